@@ -1,0 +1,109 @@
+"""The one place that knows which accelerator there is."""
+
+import os
+import resource
+import sys
+from contextlib import AbstractContextManager
+
+import torch
+
+from maquette.core.errors import ConfigError
+
+_state: dict[str, torch.device] = {}
+
+
+def resolve_device(spec: str = "auto") -> torch.device:
+    """The device that "auto", "cpu", "cuda" or "cuda:1" means on this machine.
+
+    Without an index, a process of a multi-GPU run gets the GPU of its local rank.
+
+    Raises:
+        ConfigError: the device is unknown or not there.
+    """
+    if spec == "auto":
+        spec = "cuda" if torch.cuda.is_available() else "cpu"
+    name, _, index = spec.partition(":")
+    if name == "cpu" and not index:
+        return torch.device("cpu")
+    if name != "cuda" or (index and not index.isdigit()):
+        raise ConfigError("device", spec, "auto, cpu, cuda or cuda:N")
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            "device", spec, "a device of this machine, which has no usable GPU", "use auto or cpu"
+        )
+    return _gpu(int(index) if index else int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def _gpu(index: int) -> torch.device:
+    count = torch.cuda.device_count()
+    if index >= count:
+        raise ConfigError("device", f"cuda:{index}", f"a GPU index below {count}")
+    return torch.device("cuda", index)
+
+
+def use_device(device: torch.device | str) -> torch.device:
+    """Make `device` the one that new modules are made on, in this process."""
+    _state["current"] = resolve_device(device) if isinstance(device, str) else device
+    return _state["current"]
+
+
+def current_device() -> torch.device:
+    """The device that new modules are made on: the one given to `use_device`, else what "auto" means."""
+    if "current" not in _state:
+        _state["current"] = resolve_device("auto")
+    return _state["current"]
+
+
+def is_gpu(device: torch.device | str) -> bool:
+    """Whether a tensor on this device lives on a GPU."""
+    return torch.device(device).type == "cuda"
+
+
+def gpu_count() -> int:
+    """How many GPUs this process sees."""
+    return torch.cuda.device_count()
+
+
+def select_gpus(spec: str) -> None:
+    """Show only these GPUs ("0" or "1,2") to this process; an environment variable that is set already wins.
+
+    To be called before anything touches a GPU.
+    """
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", spec)
+
+
+def autocast_off(device: torch.device | str) -> AbstractContextManager[object]:
+    """A block in full precision, whatever mixed precision surrounds it."""
+    return torch.autocast(torch.device(device).type, enabled=False)
+
+
+def peak_memory() -> float:
+    """Highest memory use of this process so far, in GiB: of its GPU where it uses one, else of the process."""
+    if is_gpu(current_device()):
+        return torch.cuda.max_memory_allocated(current_device()) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def release_memory() -> None:
+    """Give cached blocks back to the GPU's driver; does nothing without a GPU."""
+    if is_gpu(current_device()):
+        torch.cuda.empty_cache()
+
+
+def synchronize() -> None:
+    """Wait until the GPU has done everything asked of it; does nothing without a GPU."""
+    if is_gpu(current_device()):
+        torch.cuda.synchronize(current_device())
+
+
+def trainer_accelerator(device: torch.device | str | None = None) -> str:
+    """The name that a Lightning Trainer has for this kind of device: "gpu" or "cpu"."""
+    return "gpu" if is_gpu(current_device() if device is None else device) else "cpu"
+
+
+def kernel_device(device: torch.device | str) -> str:
+    """The name that Warp has for this device: "cpu" or "cuda:0"."""
+    device = torch.device(device)
+    return f"cuda:{device.index or 0}" if is_gpu(device) else "cpu"
