@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from omegaconf import ListConfig
@@ -14,21 +13,47 @@ Interpolation = Literal["linear", "exp"]
 EXPECTED = "a number, or a list [v0, v1, s1], [s0, v0, v1, s1] or [s0, v0, v1, s1, v2, s2, ...] of values v and breakpoints s"
 
 
-@dataclass(frozen=True)
 class Schedule:
     """A piecewise function of the step and the epoch, constant before the first and after the last breakpoint.
 
-    A breakpoint written as an int counts optimiser steps, one written as a float counts epochs.
+    A breakpoint written as an int counts optimiser steps, one written as a float counts epochs. An instance never changes.
+
+    Args:
+        times: breakpoints; a constant has one.
+        counts_epochs: for each breakpoint, whether it counts epochs.
+        values: value at each breakpoint.
+        interpolation: a straight line between two breakpoints, or ("exp") one in the logarithm of the value.
     """
 
-    times: tuple[float, ...]
-    """Breakpoints; one fewer is needed than for values only when there is a single, constant value."""
-    counts_epochs: tuple[bool, ...]
-    """For each breakpoint, whether it counts epochs."""
-    values: tuple[float, ...]
-    """Values at the breakpoints."""
-    interpolation: Interpolation = "linear"
-    """Between two breakpoints: a straight line, or one in the logarithm of the value."""
+    # No dataclass: OmegaConf would take it for a configuration of its own.
+    __slots__ = ("counts_epochs", "interpolation", "times", "values")
+
+    def __init__(
+        self,
+        times: Sequence[float],
+        counts_epochs: Sequence[bool],
+        values: Sequence[float],
+        interpolation: Interpolation = "linear",
+    ) -> None:
+        self.times = tuple(float(time) for time in times)
+        self.counts_epochs = tuple(counts_epochs)
+        self.values = tuple(float(value) for value in values)
+        self.interpolation = interpolation
+
+    def __repr__(self) -> str:
+        unit = ["epoch" if epochs else "step" for epochs in self.counts_epochs]
+        points = ", ".join(
+            f"{v:g} at {u} {t:g}" for t, u, v in zip(self.times, unit, self.values, strict=True)
+        )
+        return f"Schedule({f'{self.values[0]:g}' if len(self.values) == 1 else points})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Schedule) and all(
+            getattr(self, name) == getattr(other, name) for name in self.__slots__
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.times, self.counts_epochs, self.values, self.interpolation))
 
     @classmethod
     def parse(cls, value: Any, interpolation: Interpolation = "linear", key: str = "schedule") -> Self:
@@ -43,7 +68,7 @@ class Schedule:
             return cls._parse_list(list(value), interpolation, key)
         if not _is_number(value):
             raise ConfigError(key, value, EXPECTED)
-        return cls((0.0,), (False,), (float(value),), interpolation)
+        return cls((0.0,), (False,), (value,), interpolation)
 
     @classmethod
     def _parse_list(cls, items: list[Any], interpolation: Interpolation, key: str) -> Self:
@@ -58,7 +83,7 @@ class Schedule:
         _check(times, values, interpolation, key, items)
         # The first breakpoint is on the clock of the segment that it opens.
         epochs = [isinstance(times[1], float), *(isinstance(time, float) for time in times[1:])]
-        return cls(tuple(map(float, times)), tuple(epochs), tuple(map(float, values)), interpolation)
+        return cls(times, epochs, values, interpolation)
 
     def at(self, step: int, epoch: int = 0) -> float:
         """The value at an optimiser step (and epoch)."""
@@ -92,7 +117,7 @@ class Schedule:
         return len(set(self.values)) == 1
 
 
-def C(value: Any, epoch: int, step: int, interpolation: Interpolation = "linear") -> float:  # noqa: N802
+def C(value: Any, epoch: int, step: int, interpolation: Interpolation = "linear") -> float:
     """The value of a schedule at an epoch and a step, by the name that this ecosystem gives it."""
     return Schedule.parse(value, interpolation).at(step=step, epoch=epoch)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import types
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -95,42 +96,61 @@ def dotted(prefix: str, name: str) -> str:
 
 def _assign(node: DictConfig, name: str, value: Any, hint: Any, key: str) -> None:
     if isinstance(value, list | tuple | ListConfig) and not _takes_list(hint):
-        raise ConfigError(key, value, f"{_type_name(hint)}; a list is not accepted here")
-    nested = _dataclass_of(hint)
-    if nested is not None and isinstance(value, Mapping):
-        value = parse_structured(nested, value, key)
+        raise ConfigError(key, value, f"{type_name(hint)}; a list is not accepted here")
     try:
-        node[name] = value
+        OmegaConf.update(node, name, _converted(value, hint, key), merge=False)
     except OmegaConfBaseException as err:
-        raise ConfigError(key, value, _type_name(hint)) from err
+        raise ConfigError(key, value, type_name(hint)) from err
+
+
+def _converted(value: Any, hint: Any, key: str) -> Any:
+    options = _options(hint)
+    if isinstance(value, Mapping):
+        for nested in options:
+            if isinstance(nested, type) and dataclasses.is_dataclass(nested):
+                return parse_structured(nested, value, key)
+    # OmegaConf refuses a whole number where "float or str" is asked for.
+    if type(value) is int and float in options and int not in options:
+        return float(value)
+    return value
 
 
 def _takes_list(hint: Any) -> bool:
-    if hint is Any:
-        return True
-    options = typing.get_args(hint) if _is_union(hint) else (hint,)
-    return any(one is Any or (typing.get_origin(one) or one) in (list, tuple) for one in options)
+    return any(one is Any or (typing.get_origin(one) or one) in (list, tuple) for one in _options(hint))
 
 
-def _is_union(hint: Any) -> bool:
-    return typing.get_origin(hint) is typing.Union or type(hint).__name__ == "UnionType"
+def _options(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the annotation itself."""
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if is_union else (hint,)
 
 
-def _dataclass_of(hint: Any) -> type[Any] | None:
-    options = typing.get_args(hint) if _is_union(hint) else (hint,)
-    for one in options:
-        if isinstance(one, type) and dataclasses.is_dataclass(one):
-            return one
-    return None
+_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    dict: "a mapping",
+    list: "a list",
+    tuple: "a list",
+    type(None): "null",
+}
 
 
-def _type_name(hint: Any) -> str:
-    if _is_union(hint):
-        return " or ".join("null" if one is type(None) else _type_name(one) for one in typing.get_args(hint))
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "a mapping"}
-    if hint in words:
-        return words[hint]
-    return getattr(hint, "__name__", str(hint)) if typing.get_origin(hint) is None else str(hint)
+def type_name(hint: Any) -> str:
+    """What a field with this annotation accepts, in words: "a list of 2 numbers" for `tuple[float, float]`."""
+    options = _options(hint)
+    if len(options) > 1:
+        return " or ".join(type_name(one) for one in options)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return f"one of {', '.join(str(one) for one in args)}"
+    if origin in (list, tuple) and args:
+        count = "" if origin is list or args[-1] is Ellipsis else f"{len(args)} values, "
+        return f"a list ({count}each {type_name(args[0])})"
+    if origin is dict:
+        return f"a mapping (each value {type_name(args[1])})"
+    return _WORDS.get(hint, getattr(hint, "__name__", str(hint)))
 
 
 def _first_line(err: Exception) -> str:
