@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from maquette.ops import mesh as mesh_ops
 from maquette.ops.mesh import Mesh
 
@@ -37,7 +38,10 @@ def test_bounding_box_ignores_vertices_that_no_face_uses():
     mesh = box()
     stray = mesh.replace(vertices=torch.cat([mesh.vertices, torch.full((1, 3), 99.0)]))
     assert mesh_ops.bounding_box(stray).max().item() == 1.0
-    assert mesh_ops.bounding_box(Mesh(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.long))).tolist() == [[0.0] * 3] * 2
+    assert (
+        mesh_ops.bounding_box(Mesh(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.long))).tolist()
+        == [[0.0] * 3] * 2
+    )
 
 
 def test_face_normals_point_outwards():
@@ -145,5 +149,7 @@ def test_zero_and_minus_zero_are_the_same_place():
 def test_mesh_moves_with_all_its_tensors():
     mesh = box().replace(texture={"base_color": torch.zeros(2, 2, 3)}, uvs=torch.zeros(1, 2))
     moved = mesh.to("meta")
-    assert {t.device.type for t in (moved.vertices, moved.faces, moved.uvs, moved.texture["base_color"])} == {"meta"}
+    assert {t.device.type for t in (moved.vertices, moved.faces, moved.uvs, moved.texture["base_color"])} == {
+        "meta"
+    }
     assert moved.uv_faces is None and not moved.has_uvs

@@ -15,9 +15,9 @@ from torch import Tensor
 class Mesh:
     """Triangles with optional colours and textures.
 
-    UV coordinates belong to face corners, not to vertices, so a seam does not split the surface: corner ``k`` of
-    face ``f`` has position ``vertices[faces[f, k]]`` and texture coordinate ``uvs[uv_faces[f, k]]``. ``u`` runs to
-    the right and ``v`` upwards, both in [0, 1]; row 0 of a texture map is its top (``v = 1``).
+    UV coordinates belong to face corners, not to vertices, so a seam does not split the surface: corner ``k``
+    of face ``f`` has position ``vertices[faces[f, k]]`` and texture coordinate ``uvs[uv_faces[f, k]]``. ``u``
+    runs to the right and ``v`` upwards, both in [0, 1]; row 0 of a texture map is its top (``v = 1``).
     """
 
     vertices: Float[Tensor, "V 3"]
@@ -78,12 +78,14 @@ def triangles(mesh: Mesh) -> Float[Tensor, "F 3 3"]:
 def face_vectors(mesh: Mesh) -> Float[Tensor, "F 3"]:
     """Outward face normals with a length of twice the face's area (the cross product of two edges)."""
     a, b, c = triangles(mesh).unbind(dim=1)
-    return torch.linalg.cross(b - a, c - a, dim=-1)
+    vectors: Tensor = torch.linalg.cross(b - a, c - a, dim=-1)
+    return vectors
 
 
-def face_areas(mesh: Mesh) -> Float[Tensor, "F"]:
+def face_areas(mesh: Mesh) -> Float[Tensor, F]:
     """Area of each face."""
-    return 0.5 * face_vectors(mesh).norm(dim=-1)
+    areas: Tensor = 0.5 * torch.linalg.vector_norm(face_vectors(mesh), dim=-1)
+    return areas
 
 
 def face_normals(mesh: Mesh) -> Float[Tensor, "F 3"]:
@@ -92,7 +94,7 @@ def face_normals(mesh: Mesh) -> Float[Tensor, "F 3"]:
 
 
 def vertex_normals(mesh: Mesh) -> Float[Tensor, "V 3"]:
-    """Unit vertex normals, the faces around a vertex weighted by area; without area around it, a vertex points up."""
+    """Unit vertex normals, faces around a vertex weighted by area; a vertex without area around it points up."""
     vectors = face_vectors(mesh)
     normals = torch.zeros_like(mesh.vertices)
     for corner in range(3):
@@ -111,21 +113,22 @@ def bounding_box(mesh: Mesh) -> Float[Tensor, "2 3"]:
 def volume(mesh: Mesh) -> Float[Tensor, ""]:
     """Signed volume by the divergence theorem: positive where a closed surface faces outwards."""
     a, b, c = triangles(mesh).unbind(dim=1)
-    return (a * torch.linalg.cross(b, c, dim=-1)).sum() / 6.0
+    total: Tensor = (a * torch.linalg.cross(b, c, dim=-1)).sum()
+    return total / 6.0
 
 
-def edges(mesh: Mesh) -> tuple[Int[Tensor, "E 2"], Int[Tensor, "E"]]:
+def edges(mesh: Mesh) -> tuple[Int[Tensor, "E 2"], Int[Tensor, E]]:
     """Undirected edges (smaller vertex first, sorted) and the number of faces at each."""
     pairs = torch.cat([mesh.faces[:, [0, 1]], mesh.faces[:, [1, 2]], mesh.faces[:, [2, 0]]])
     unique, counts = torch.unique(pairs.sort(dim=1).values, dim=0, return_counts=True)
     return unique, counts
 
 
-def component_labels(mesh: Mesh) -> tuple[Int[Tensor, "F"], int]:
-    """Connected component of each face (faces that share a vertex are connected) and the number of components.
+def component_labels(mesh: Mesh) -> tuple[Int[Tensor, F], int]:
+    """Connected component of each face (faces that share a vertex are connected) and how many there are.
 
-    Components are numbered in the order of their smallest vertex index. Each vertex takes the smallest label in
-    its faces, then follows labels to their end (pointer jumping), until nothing changes.
+    Components are numbered in the order of their smallest vertex index. Each vertex takes the smallest label
+    in its faces, then follows labels to their end (pointer jumping), until nothing changes.
     """
     if mesh.n_faces == 0:
         return mesh.faces.new_zeros(0), 0
@@ -160,7 +163,7 @@ def remove_small_components(mesh: Mesh, min_fraction: float) -> Mesh:
     return select_faces(mesh, (areas >= min_fraction * areas.max())[labels])
 
 
-def select_faces(mesh: Mesh, keep: Bool[Tensor, "F"]) -> Mesh:
+def select_faces(mesh: Mesh, keep: Bool[Tensor, F]) -> Mesh:
     """The faces marked in `keep`, with vertices and texture coordinates that nothing uses left out."""
     faces, used = _compact(mesh.faces[keep], mesh.n_vertices)
     colors = None if mesh.vertex_colors is None else mesh.vertex_colors[used]
@@ -192,11 +195,11 @@ def merge_vertices(mesh: Mesh, tolerance: float = 0.0) -> Mesh:
     return select_faces(merged, (a != b) & (b != c) & (c != a))
 
 
-def _component_areas(mesh: Mesh, labels: Int[Tensor, "F"], count: int) -> Float[Tensor, "K"]:
+def _component_areas(mesh: Mesh, labels: Int[Tensor, F], count: int) -> Float[Tensor, K]:
     return mesh.vertices.new_zeros(count).index_add(0, labels, face_areas(mesh))
 
 
-def _compact(index: Int[Tensor, "F 3"], size: int) -> tuple[Int[Tensor, "F 3"], Int[Tensor, "K"]]:
+def _compact(index: Int[Tensor, "F 3"], size: int) -> tuple[Int[Tensor, "F 3"], Int[Tensor, K]]:
     used = torch.unique(index)
     renumber = index.new_zeros(size)
     renumber[used] = torch.arange(used.numel(), device=index.device)
