@@ -74,16 +74,27 @@ class Registry:
         Raises:
             UnknownNameError: nothing (of that kind) has this name.
         """
-        main, _, mixins = name.partition(":")
-        if not mixins:
-            return self._find_one(main, kind)
-        bases = [self._find_one(part.strip(), None) for part in mixins.split(",")]
-        return type(f"{main}.{mixins}", (*bases, self._find_one(main, kind)), {})
+        main, *mixins = (self._find_one(part, part_kind) for part, part_kind in _parts(name, kind))
+        return type(name.replace(":", "."), (*mixins, main), {}) if mixins else main
 
     def names(self, kind: str | None = None) -> list[str]:
         """All names (of one kind), sorted; installed extensions are loaded for it."""
         self._load_entry_points()
         return sorted(name for name, entry in self._entries.items() if kind in (None, entry.kind))
+
+    def kinds(self) -> set[str]:
+        """All kinds that have a name."""
+        return {entry.kind for entry in self._entries.values()}
+
+    def check(self, name: str, kind: str | None = None, at: str = "") -> None:
+        """Raise an UnknownNameError when `find` would; nothing is imported. `at` is the key that holds the name."""
+        for part, part_kind in _parts(name, kind):
+            try:
+                self._entry(part, part_kind)
+            except UnknownNameError as err:
+                if at:
+                    err.details.append(f"asked for by {at}")
+                raise
 
     def kind_of(self, name: str) -> str:
         """The kind of a registered name; empty if its class does not say."""
@@ -133,6 +144,12 @@ class Registry:
                 point.load()
             except Exception as err:
                 raise _broken_extension(point.name, err) from err
+
+
+def _parts(name: str, kind: str | None) -> list[tuple[str, str | None]]:
+    """The names in "main:a,b", each with the kind it must have; the mixed-in ones may be of any."""
+    main, _, mixins = name.partition(":")
+    return [(main, kind), *((part.strip(), None) for part in mixins.split(",") if part.strip())]
 
 
 def load_extension(path: str | Path) -> ModuleType:

@@ -28,15 +28,33 @@ def parse_structured(config_class: type[Any], cfg: Any = None, key: str = "") ->
         ConfigError: a value of another type than the field's, or a field without a value.
     """
     if dataclasses.is_dataclass(cfg) and not isinstance(cfg, type):
-        return OmegaConf.structured(cfg, flags=STRUCTURED_FLAGS)
+        return _as_node(dataclasses.replace(cfg))
     values = plain_mapping(cfg, key)
     check_keys(config_class, values, key)
     node = OmegaConf.structured(config_class, flags=STRUCTURED_FLAGS)
     hints = typing.get_type_hints(config_class)
     for name, value in values.items():
-        _assign(node, name, value, hints[name], dotted(key, name))
+        _assign(node, name, escaped(value), hints[name], dotted(key, name))
     check_no_missing(node, key)
-    return OmegaConf.structured(OmegaConf.to_object(node), flags=STRUCTURED_FLAGS)
+    return _as_node(OmegaConf.to_object(node))
+
+
+def escaped(value: Any) -> Any:
+    """The same content for OmegaConf, with text that looks like an interpolation (`${x}`) kept as text."""
+    if isinstance(value, str):
+        return value.replace("${", r"\${")
+    if isinstance(value, Mapping) and not isinstance(value, DictConfig):
+        return {key: escaped(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(escaped(one) for one in value)
+    return value
+
+
+def _as_node(instance: Any) -> Any:
+    """A structured config of a dataclass instance that is the caller's to change."""
+    for one in dataclasses.fields(instance):
+        setattr(instance, one.name, escaped(getattr(instance, one.name)))
+    return OmegaConf.structured(instance, flags=STRUCTURED_FLAGS)
 
 
 def plain_mapping(cfg: Any, key: str = "") -> dict[str, Any]:
@@ -72,7 +90,7 @@ def resolved(cfg: DictConfig, key: str = "") -> dict[str, Any]:
 
 def check_no_missing(cfg: DictConfig, key: str = "") -> None:
     """Raise a ConfigError that names every key that still is `???`."""
-    missing = sorted(OmegaConf.missing_keys(cfg))
+    missing = _missing(OmegaConf.to_container(cfg, resolve=False))
     if not missing:
         return
     names = [dotted(key, name) for name in missing]
@@ -92,6 +110,17 @@ def check_keys(config_class: type[Any], values: Mapping[str, Any], key: str = ""
 def dotted(prefix: str, name: str) -> str:
     """`prefix.name`, or `name` where there is no prefix."""
     return f"{prefix}.{name}" if prefix else name
+
+
+def _missing(content: Any, path: str = "") -> list[str]:
+    """Dotted keys whose value is `???`; interpolations are not followed."""
+    if content == "???":
+        return [path]
+    if isinstance(content, dict):
+        return [key for name, one in content.items() for key in _missing(one, dotted(path, str(name)))]
+    if isinstance(content, list):
+        return [key for i, one in enumerate(content) for key in _missing(one, f"{path}[{i}]")]
+    return []
 
 
 def _assign(node: DictConfig, name: str, value: Any, hint: Any, key: str) -> None:

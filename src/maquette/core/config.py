@@ -1,0 +1,271 @@
+"""From a recipe and a command line to the `ExperimentConfig` of a run; nothing is written to disk here."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from maquette.core.errors import ConfigError, MissingFileError, UserError
+from maquette.core.log import get_logger, warn_once
+from maquette.core.overrides import apply_overrides, apply_values, split_override
+from maquette.core.paths import configs_dir, safe_name
+from maquette.core.presets import apply_preset
+from maquette.core.registry import load_extension, registry
+from maquette.core.resolvers import register_resolvers
+from maquette.core.structured import check_keys, check_no_missing, escaped, parse_structured, resolved
+
+__all__ = [
+    "FORMAT",
+    "ExperimentConfig",
+    "check_modules",
+    "load_config",
+    "parse_structured",
+    "shipped_recipes",
+]
+
+FORMAT = "maquette/1"
+"""What `format:` says in the recipes written for maquette."""
+
+COMPUTED_KEYS = ("exp_dir", "trial_name", "trial_dir")
+"""Keys that the older framework writes into the configs of its runs, and that follow from others."""
+
+TAG_LIMIT = 80
+"""Characters of a tag that go into the name of a run folder."""
+
+register_resolvers()
+
+
+@dataclass(kw_only=True)
+class ExperimentConfig:
+    """Everything that one run is asked to be; the mappings are OmegaConf DictConfigs, resolved."""
+
+    format: str | None = None
+    """`maquette/1`; None for a recipe of the older framework."""
+    name: str = "default"
+    """Name of the experiment: a folder below `exp_root_dir`."""
+    description: str = ""
+    """One line for people."""
+    tag: str = ""
+    """Name of the run: a folder below `name`, made safe and cut to a sensible length."""
+    seed: int = 0
+    """Seed of every random draw."""
+    use_timestamp: bool = True
+    """Whether the start time follows the tag in the name of the folder."""
+    timestamp: str | None = None
+    """That time, `@YYYYMMDD-HHMMSS`; made when the recipe is read unless it is given."""
+    exp_root_dir: str = "outputs"
+    """Folder of all experiments."""
+    run_dir: str | None = None
+    """The run folder itself, in place of `exp_root_dir/name/tag@timestamp`."""
+    n_gpus: int = 1
+    """How many processes take part; recipes refer to it."""
+    resume: str | None = None
+    """Checkpoint to continue from."""
+    data_type: str = ""
+    """Registered name of the data module."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """Its config."""
+    system_type: str = ""
+    """Registered name of the system."""
+    system: dict[str, Any] = field(default_factory=dict)
+    """Its config, with those of its parts."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the Lightning Trainer."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """Our own options of the training loop."""
+    checkpoint: dict[str, Any] = field(default_factory=dict)
+    """Arguments of Lightning's ModelCheckpoint."""
+    stages: list[Any] = field(default_factory=list)
+    """Changes of the config that follow each other in one run, coarse to fine."""
+    extensions: list[str] = field(default_factory=list)
+    """Folders and files to import, so that they register their modules."""
+
+    def __post_init__(self) -> None:
+        if self.format not in (None, FORMAT):
+            raise ConfigError("format", self.format, FORMAT, "a newer version of maquette may read it")
+        if not self.tag and not self.use_timestamp and self.run_dir is None:
+            raise ConfigError("tag", self.tag, "a name for the run, because use_timestamp is off")
+        both = sorted(set(self.trainer) & set(self.training))
+        if both:
+            key = both[0]
+            raise ConfigError(
+                f"training.{key}", self.training[key], f"{key} in trainer or in training, not in both"
+            )
+
+    @property
+    def exp_dir(self) -> Path:
+        """Folder of this experiment's runs."""
+        return Path(self.exp_root_dir).expanduser() / safe_name(self.name, TAG_LIMIT)
+
+    @property
+    def trial_name(self) -> str:
+        """Name of the run folder."""
+        tag = safe_name(self.tag, TAG_LIMIT) if self.tag else ""
+        return f"{tag}{self.timestamp or ''}" if self.use_timestamp else tag
+
+    @property
+    def trial_dir(self) -> Path:
+        """The run folder; it may not exist."""
+        if self.run_dir is not None:
+            return Path(self.run_dir).expanduser()
+        return self.exp_dir / self.trial_name
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain dictionaries and lists."""
+        content = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {key: _plain(value) for key, value in content.items()}
+
+    def to_yaml(self) -> str:
+        """The same as a recipe that `load_config` reads back to an equal config."""
+        return OmegaConf.to_yaml(OmegaConf.create(escaped(self.to_dict())))
+
+
+def load_config(
+    source: str | Path | Mapping[str, Any] | DictConfig,
+    overrides: Sequence[str] = (),
+    cli: Mapping[str, Any] | None = None,
+) -> ExperimentConfig:
+    """Read a recipe, put the overrides over it, check it, and resolve it.
+
+    Args:
+        source: path of a YAML file, name of a shipped recipe, or the content itself.
+        overrides: words `key.path=value`; later ones win. `preset=NAME` applies a preset below all other overrides.
+        cli: values by dotted key that win over everything, taken as they are.
+
+    Raises:
+        MissingFileError: there is no such recipe.
+        UnknownKeyError, ConfigError, UnknownNameError: the recipe or an override is wrong; the key is named.
+    """
+    recipe = _read(source)
+    presets = [value for key, value in map(split_override, overrides) if key == "preset"]
+    words = [word for word in overrides if split_override(word)[0] != "preset"]
+    cfg = _overridden(recipe, words, cli)
+    _import_extensions(cfg)
+    for preset in presets:
+        apply_preset(recipe, _overridden(recipe, words, cli), preset)
+        cfg = _overridden(recipe, words, cli)
+    return _finish(cfg)
+
+
+def shipped_recipes() -> list[Path]:
+    """Paths of the recipes that come with the package."""
+    return sorted(configs_dir().glob("*.yaml"))
+
+
+def check_modules(cfg: ExperimentConfig) -> None:
+    """Check the config of the data module, the system and each of its parts against the classes that will read it.
+
+    This imports them, so it is done when a run is about to start.
+
+    Raises:
+        UnknownKeyError, ConfigError, UnknownNameError: what a module would refuse, with the full key.
+    """
+    for type_key, name, content_key, content in _modules(
+        cfg.data_type, cfg.data, cfg.system_type, cfg.system
+    ):
+        cls = registry.find(name, _kind(type_key))
+        if hasattr(cls, "Config"):
+            parse_structured(cls.Config, content, content_key)
+
+
+def _finish(cfg: DictConfig) -> ExperimentConfig:
+    """Check and resolve a merged recipe."""
+    check_keys(ExperimentConfig, {str(key): None for key in cfg})
+    check_no_missing(cfg)
+    node = parse_structured(ExperimentConfig, resolved(cfg))
+    config = ExperimentConfig(**{one.name: node[one.name] for one in fields(ExperimentConfig)})
+    for type_key, name, _, _ in _modules(config.data_type, config.data, config.system_type, config.system):
+        registry.check(name, _kind(type_key), at=type_key)
+    _stamp(config)
+    return config
+
+
+def _stamp(config: ExperimentConfig) -> None:
+    if not config.use_timestamp or config.timestamp is not None:
+        return
+    if config.n_gpus > 1:
+        warn_once("Several processes do not share a clock: the run folder gets no timestamp.")
+        config.timestamp = ""
+    else:
+        config.timestamp = datetime.now().strftime("@%Y%m%d-%H%M%S")
+
+
+def _modules(
+    data_type: str, data: Mapping[str, Any], system_type: str, system: Mapping[str, Any]
+) -> list[tuple[str, str, str, Any]]:
+    """(key of the name, name, key of the config, config) of every module that a recipe names."""
+    found = [("data_type", data_type, "data", data), ("system_type", system_type, "system", system)]
+    for key, name in system.items():
+        part = key.removesuffix("_type")
+        if part != key and isinstance(name, str) and _kind(key) in registry.kinds():
+            found.append((f"system.{key}", name, f"system.{part}", system.get(part)))
+    return [one for one in found if one[1]]
+
+
+def _kind(type_key: str) -> str:
+    """The kind of module that `system.prompt_processor_type` names: "prompt-processor"."""
+    return type_key.rpartition(".")[2].removesuffix("_type").replace("_", "-")
+
+
+def _read(source: str | Path | Mapping[str, Any] | DictConfig) -> DictConfig:
+    if isinstance(source, Mapping | DictConfig):
+        content = source if isinstance(source, DictConfig) else OmegaConf.create(dict(source))
+        return _older_keys_dropped(content.copy(), "the given recipe")
+    path = _recipe_path(source)
+    try:
+        content = OmegaConf.load(path)
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as err:
+        raise UserError(f"The recipe {path} is no valid YAML.", str(err).splitlines()[:6]) from err
+    if not isinstance(content, DictConfig):
+        raise UserError(f"The recipe {path} holds a list, not a mapping of keys to values.")
+    return _older_keys_dropped(content, str(path))
+
+
+def _recipe_path(source: str | Path) -> Path:
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path
+    shipped = configs_dir(f"{source}.yaml")
+    if path.name == str(source) and shipped.is_file():
+        return shipped
+    names = [one.stem for one in shipped_recipes()]
+    near = difflib.get_close_matches(path.stem, names, n=3)
+    known = f"did you mean {' or '.join(near)}?" if near else f"shipped recipes: {', '.join(names)}"
+    raise MissingFileError(path, "recipe", hint=known)
+
+
+def _older_keys_dropped(cfg: DictConfig, where: str) -> DictConfig:
+    """A recipe without `format:` is one of the older framework's; its computed keys are left out."""
+    if cfg.get("format") is not None:
+        return cfg
+    dropped = [key for key in COMPUTED_KEYS if key in cfg]
+    for key in dropped:
+        del cfg[key]
+    left_out = f"; left out, because computed: {', '.join(dropped)}" if dropped else ""
+    get_logger(__name__).info(
+        "%s has no `format: %s`: read as a recipe of the older kind%s", where, FORMAT, left_out
+    )
+    return cfg
+
+
+def _overridden(recipe: DictConfig, words: Sequence[str], cli: Mapping[str, Any] | None) -> DictConfig:
+    cfg = recipe.copy()
+    apply_overrides(cfg, words)
+    apply_values(cfg, cli or {})
+    return cfg
+
+
+def _import_extensions(cfg: DictConfig) -> None:
+    extensions = OmegaConf.to_container(cfg, resolve=False).get("extensions") or []  # type: ignore[union-attr]
+    for path in extensions:
+        load_extension(str(path))
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

@@ -1,0 +1,41 @@
+"""Messages for people go through the logger "maquette"; nothing below the commands prints."""
+
+import logging
+
+ROOT = "maquette"
+
+_warned: set[str] = set()
+
+
+def get_logger(name: str = ROOT) -> logging.Logger:
+    """The logger of a module; call it with `__name__`."""
+    return logging.getLogger(name if name.startswith(ROOT) else f"{ROOT}.{name}")
+
+
+def setup_logging(verbose: bool = False, handler: logging.Handler | None = None) -> logging.Logger:
+    """Send our messages to `handler` (plain text on stderr by default), from INFO on, or DEBUG when `verbose`.
+
+    Calling it again replaces the handler of the call before.
+    """
+    logger = logging.getLogger(ROOT)
+    handler = handler or _stderr_handler()
+    for old in logger.handlers[:]:
+        logger.removeHandler(old)
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.propagate = False
+    return logger
+
+
+def warn_once(message: str, logger: logging.Logger | None = None) -> None:
+    """A warning that is written the first time in this process only."""
+    if message in _warned:
+        return
+    _warned.add(message)
+    (logger or get_logger()).warning(message)
+
+
+def _stderr_handler() -> logging.Handler:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    return handler

@@ -1,0 +1,86 @@
+"""Presets: settings laid over any recipe, as far as its modules know them.
+
+A preset is a YAML file in `configs/presets/` with the sections of a recipe. A key of a module's section is used when the
+module's `Config` has that field; a key of an open section (`trainer`, `checkpoint`, `training`) when the recipe has it, or
+when the preset lists it under `always`.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from maquette.core.errors import UnknownNameError
+from maquette.core.paths import configs_dir
+from maquette.core.registry import registry
+
+OPEN_SECTIONS = ("trainer", "checkpoint", "training")
+
+
+def preset_names() -> list[str]:
+    """Names of the shipped presets."""
+    return sorted(path.stem for path in configs_dir("presets").glob("*.yaml"))
+
+
+def apply_preset(recipe: DictConfig, final: DictConfig, name: str) -> None:
+    """Lay a preset over `recipe`, in place; `final` is the recipe with the overrides, which says what the modules are.
+
+    Raises:
+        UnknownNameError: there is no such preset, or a module's name is unknown.
+    """
+    if name not in preset_names():
+        raise UnknownNameError("preset", name, difflib.get_close_matches(name, preset_names(), n=3))
+    preset = OmegaConf.to_container(OmegaConf.load(configs_dir("presets", f"{name}.yaml")))
+    assert isinstance(preset, dict)
+    chosen = _chosen(preset, OmegaConf.to_container(final, resolve=False))
+    recipe.merge_with(chosen)
+
+
+def _chosen(preset: Mapping[Any, Any], final: Any) -> dict[str, Any]:
+    """The part of a preset that this recipe can take."""
+    chosen: dict[str, Any] = dict(preset.get("always", {}))
+    for section in OPEN_SECTIONS:
+        known = final.get(section) or {}
+        found = {key: value for key, value in preset.get(section, {}).items() if key in known}
+        chosen[section] = {**chosen.get(section, {}), **found}
+    chosen["data"] = _module_part(preset.get("data", {}), final, "data", "data")
+    chosen["system"] = _system_part(preset.get("system", {}), final)
+    return {section: content for section, content in chosen.items() if content}
+
+
+def _system_part(preset: Mapping[str, Any], final: Mapping[str, Any]) -> dict[str, Any]:
+    system = final.get("system") or {}
+    parts = {key: value for key, value in preset.items() if isinstance(value, dict)}
+    chosen = _module_part({k: v for k, v in preset.items() if k not in parts}, final, "system", "system")
+    for part, values in parts.items():
+        found = _module_part(values, system, part, part.replace("_", "-"))
+        if found:
+            chosen[part] = found
+    return chosen
+
+
+def _module_part(values: Mapping[str, Any], owner: Mapping[str, Any], part: str, kind: str) -> dict[str, Any]:
+    """The values that the module named by `owner[part + "_type"]` has fields for."""
+    name = owner.get(f"{part}_type")
+    if not isinstance(name, str) or not values:
+        return {}
+    given = owner.get(part) or {}
+    chosen = {}
+    for one in dataclasses.fields(getattr(registry.find(name, kind), "Config")):
+        if one.name in values:
+            value = values[one.name]
+            chosen[one.name] = _merged(value, given.get(one.name), one) if isinstance(value, dict) else value
+    return chosen
+
+
+def _merged(values: Mapping[str, Any], given: Any, one: "dataclasses.Field[Any]") -> dict[str, Any]:
+    """A mapping field: what the recipe gives, or the default, with those keys changed that it has."""
+    if isinstance(given, Mapping):
+        base = dict(given)
+    elif one.default_factory is not dataclasses.MISSING:
+        base = dict(one.default_factory() or {})
+    else:
+        base = {}
+    return {**base, **{key: value for key, value in values.items() if key in base}}
