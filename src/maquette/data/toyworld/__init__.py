@@ -1,0 +1,1 @@
+"""Toyworld: procedural, captioned, coloured 3D toys and pictures of them."""
