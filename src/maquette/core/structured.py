@@ -177,9 +177,9 @@ def type_name(hint: Any) -> str:
     if origin in (list, tuple) and args:
         count = "" if origin is list or args[-1] is Ellipsis else f"{len(args)} values, "
         return f"a list ({count}each {type_name(args[0])})"
-    if origin is dict:
+    if origin is dict and args[1] is not Any:
         return f"a mapping (each value {type_name(args[1])})"
-    return _WORDS.get(hint, getattr(hint, "__name__", str(hint)))
+    return _WORDS.get(origin or hint, getattr(hint, "__name__", str(hint)))
 
 
 def _first_line(err: Exception) -> str:
