@@ -1,0 +1,1 @@
+"""Datamodules: what a step is given."""

@@ -1,0 +1,1 @@
+"""Backgrounds: what a ray sees behind the asset."""

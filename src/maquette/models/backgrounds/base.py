@@ -1,0 +1,59 @@
+"""What every background is, and the random colours that may take its place in training."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from maquette.core.base import BaseModule
+from maquette.core.errors import ConfigError
+from maquette.core.random import StepRandom
+
+
+class BaseBackground(BaseModule):
+    """A colour for each direction."""
+
+    kind: ClassVar[str] = "background"
+
+    @dataclass(kw_only=True)
+    class Config(BaseModule.Config):
+        """Options that every background has."""
+
+        n_output_dims: int = 3
+        """Channels."""
+        random_aug: bool = False
+        """In training, sometimes put one random colour behind a whole picture."""
+        random_aug_prob: float = 0.5
+        """Probability of that, for each picture."""
+        random_aug_grey: bool = False
+        """Draw greys (all channels the same) instead of colours."""
+        random_aug_range: tuple[float, float] = (0.0, 1.0)
+        """Lowest and highest value of a random colour."""
+
+        def __post_init__(self) -> None:
+            low, high = self.random_aug_range
+            if not 0.0 <= self.random_aug_prob <= 1.0:
+                raise ConfigError("system.background.random_aug_prob", self.random_aug_prob, "a probability")
+            if low > high:
+                raise ConfigError("system.background.random_aug_range", [low, high], "[low, high]")
+
+    def forward(
+        self, dirs: Float[Tensor, "B H W 3"], rng: StepRandom | None = None
+    ) -> Float[Tensor, "B H W C"]:
+        """Colours of unit world directions from the camera; `rng` has a row for each picture."""
+        raise NotImplementedError
+
+    def augment(
+        self, color: Float[Tensor, "B H W C"], rng: StepRandom | None
+    ) -> Float[Tensor, "B H W C"]:
+        """In training, `color` with some pictures replaced by one random colour each, if the config asks for it."""
+        if not (self.training and self.cfg.random_aug) or rng is None:
+            return color
+        channels = 1 if self.cfg.random_aug_grey else self.cfg.n_output_dims
+        low, high = self.cfg.random_aug_range
+        drawn = rng.uniform("background/random_color", channels, low=low, high=high).to(color)
+        chosen = rng.uniform("background/random_aug").to(color) < self.cfg.random_aug_prob
+        picked = drawn[:, None, None, :].expand_as(color)
+        return torch.where(chosen[:, None, None, None], picked, color)

@@ -1,0 +1,1 @@
+"""Geometries: where matter is, and its features."""

@@ -1,0 +1,217 @@
+"""What every geometry is, and how an implicit one becomes a mesh."""
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from maquette.core.base import BaseModule
+from maquette.core.errors import ConfigError, RunFailed
+from maquette.core.output import MappingOutput
+from maquette.kernels.isosurface import marching_cubes
+from maquette.ops.mesh import Mesh, remove_small_components
+from maquette.ops.volume import contract
+
+log = logging.getLogger(__name__)
+
+ISOSURFACE_METHODS = ("mc", "mt", "mc-cpu")
+"""Accepted names; all of them are marching cubes on the device of the geometry."""
+POINTS_PER_CHUNK = 2**18
+MARGIN = 0.1
+"""How much the box of the second pass is larger than the asset, as a fraction."""
+
+
+@dataclass(kw_only=True, eq=False)
+class GeometryOutput(MappingOutput):
+    """The field at N points."""
+
+    features: Float[Tensor, "*N F"] | None = None
+    """What the material reads."""
+    density: Float[Tensor, "*N 1"] | None = None
+    """Density per world unit (volumes)."""
+    sdf: Float[Tensor, "*N 1"] | None = None
+    """Signed distance, negative inside (surfaces)."""
+    normal: Float[Tensor, "*N 3"] | None = None
+    """Unit normals, outwards."""
+    shading_normal: Float[Tensor, "*N 3"] | None = None
+    """The normals that light sees."""
+
+
+class BaseGeometry(BaseModule):
+    """Something that can be rendered or become a mesh."""
+
+    kind: ClassVar[str] = "geometry"
+
+    @dataclass(kw_only=True)
+    class Config(BaseModule.Config):
+        """Options that every geometry has."""
+
+    def isosurface(self) -> Mesh:
+        """The surface as a mesh in the world frame."""
+        raise NotImplementedError
+
+    def export(self, points: Float[Tensor, "*N 3"], **kwargs: Any) -> dict[str, Tensor]:
+        """What the material needs to make textures for surface points: `features`."""
+        return {}
+
+
+class BaseImplicitGeometry(BaseGeometry):
+    """A field over a cube of half-width `radius` around the origin."""
+
+    @dataclass(kw_only=True)
+    class Config(BaseGeometry.Config):
+        """Options that every implicit geometry has."""
+
+        radius: float = 1.0
+        """Half the width of the cube, world units."""
+        isosurface: bool = True
+        """Whether the field may become a mesh."""
+        isosurface_method: str = "mt"
+        """Marching cubes, by any of its names: mc, mt, mc-cpu."""
+        isosurface_resolution: int = 128
+        """Nodes per axis."""
+        isosurface_threshold: Any = 25.0
+        """Value of the field at the surface: a number or "auto"."""
+        isosurface_chunk: int = 0
+        """Points evaluated at once; 0 chooses."""
+        isosurface_coarse_to_fine: bool = True
+        """Look again, with all nodes, in a box around what the first pass found."""
+        isosurface_deformable_grid: bool = False
+        """Let grid nodes move (only for geometries that learn it)."""
+        isosurface_remove_outliers: bool = True
+        """Drop small separate pieces."""
+        isosurface_outlier_n_faces_threshold: Any = 0.01
+        """Pieces below this fraction of the largest one (by area) are dropped."""
+
+        def __post_init__(self) -> None:
+            if self.radius <= 0:
+                raise ConfigError("system.geometry.radius", self.radius, "a number above 0")
+            if self.isosurface_method not in ISOSURFACE_METHODS:
+                raise ConfigError(
+                    "system.geometry.isosurface_method", self.isosurface_method, f"one of {ISOSURFACE_METHODS}"
+                )
+            if self.isosurface_resolution < 4:
+                raise ConfigError(
+                    "system.geometry.isosurface_resolution", self.isosurface_resolution, "an integer >= 4"
+                )
+            self._check_threshold()
+
+        def _check_threshold(self) -> None:
+            value = self.isosurface_threshold
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value != "auto" and not number:
+                raise ConfigError("system.geometry.isosurface_threshold", value, 'a number, or "auto"')
+
+    bbox: Tensor
+
+    def configure(self, *args: Any, **kwargs: Any) -> None:
+        """Set the box."""
+        radius = self.cfg.radius
+        self.register_buffer("bbox", torch.tensor([[-radius] * 3, [radius] * 3], dtype=torch.float32))
+        self.unbounded = False
+
+    def forward(self, points: Float[Tensor, "*N 3"], output_normal: bool = False) -> GeometryOutput:
+        """The field at world points, with unit normals if asked."""
+        raise NotImplementedError
+
+    def forward_density(self, points: Float[Tensor, "*N 3"]) -> Float[Tensor, "*N 1"]:
+        """Density at world points, per world unit."""
+        raise NotImplementedError
+
+    def forward_field(self, points: Float[Tensor, "*N 3"]) -> tuple[Tensor, Tensor | None]:
+        """The field whose level set is the surface (*N, 1), and a deformation of grid nodes (*N, 3) or None."""
+        raise NotImplementedError
+
+    def forward_level(self, field: Float[Tensor, "*N 1"], threshold: float) -> Float[Tensor, "*N 1"]:
+        """The field as a level: zero at the surface, negative inside."""
+        raise NotImplementedError
+
+    def auto_threshold(self, field: Float[Tensor, "X Y Z"], box: Float[Tensor, "2 3"]) -> float:
+        """The threshold that `isosurface_threshold: auto` stands for."""
+        raise NotImplementedError
+
+    def to_unit_cube(self, points: Float[Tensor, "*N 3"]) -> Float[Tensor, "*N 3"]:
+        """World points as coordinates for an encoding, in [0, 1]."""
+        return contract(points, self.bbox, self.unbounded)
+
+    @torch.no_grad()
+    def isosurface(self) -> Mesh:
+        """The surface as a closed mesh in the world frame.
+
+        `mesh.extras["isosurface_threshold"]` holds the threshold that was used.
+
+        Raises:
+            RunFailed: nothing is inside the surface.
+            ConfigError: `isosurface` is switched off.
+        """
+        if not self.cfg.isosurface:
+            raise ConfigError("system.geometry.isosurface", False, "true, to make a mesh")
+        field = self.grid_field(self.bbox)
+        threshold = self._threshold(field)
+        mesh = self._extract(field, self.bbox, threshold)
+        if self.cfg.isosurface_coarse_to_fine:
+            box = self._box_around(mesh)
+            mesh = self._extract(self.grid_field(box), box, threshold)
+        if self.cfg.isosurface_remove_outliers:
+            mesh = remove_small_components(mesh, self._outlier_fraction(mesh))
+        mesh.extras["isosurface_threshold"] = threshold
+        return mesh
+
+    @torch.no_grad()
+    def grid_field(self, box: Float[Tensor, "2 3"]) -> Float[Tensor, "X Y Z"]:
+        """The field at the nodes of a regular grid over `box`, `isosurface_resolution` nodes an axis."""
+        chunk = self.cfg.isosurface_chunk or POINTS_PER_CHUNK
+        n = self.cfg.isosurface_resolution
+        values = [self.forward_field(points)[0].reshape(-1) for points in _grid_points(box, n, chunk)]
+        return torch.cat(values).reshape(n, n, n)
+
+    def _threshold(self, field: Tensor) -> float:
+        wanted = self.cfg.isosurface_threshold
+        if wanted != "auto":
+            return float(wanted)
+        threshold = self.auto_threshold(field, self.bbox)
+        log.info("isosurface_threshold: auto chose %.4g", threshold)
+        return threshold
+
+    def _extract(self, field: Tensor, box: Tensor, threshold: float) -> Mesh:
+        vertices, faces = marching_cubes(self.forward_level(field, threshold), box)
+        if len(faces) == 0:
+            raise _empty_surface(field, threshold)
+        return Mesh(vertices=vertices, faces=faces)
+
+    def _box_around(self, mesh: Mesh) -> Tensor:
+        lower, upper = mesh.vertices.amin(dim=0), mesh.vertices.amax(dim=0)
+        cell = (self.bbox[1] - self.bbox[0]) / (self.cfg.isosurface_resolution - 1)
+        margin = torch.maximum(MARGIN * (upper - lower), cell)
+        return torch.stack([(lower - margin).clamp(min=self.bbox[0]), (upper + margin).clamp(max=self.bbox[1])])
+
+    def _outlier_fraction(self, mesh: Mesh) -> float:
+        wanted = self.cfg.isosurface_outlier_n_faces_threshold
+        return float(wanted) if wanted < 1 else float(wanted) / mesh.n_faces
+
+
+def _grid_points(box: Tensor, n: int, chunk: int) -> Iterator[Tensor]:
+    axes = [torch.linspace(float(box[0, i]), float(box[1, i]), n, device=box.device) for i in range(3)]
+    slices = max(1, chunk // (n * n))
+    for x in axes[0].split(slices):
+        yield torch.stack(torch.meshgrid(x, axes[1], axes[2], indexing="ij"), dim=-1).reshape(-1, 3)
+
+
+def _empty_surface(field: Tensor, threshold: float) -> RunFailed:
+    finite = bool(torch.isfinite(field).all())
+    low, high = (float(field.min()), float(field.max())) if finite else (math.nan, math.nan)
+    advice = (
+        f"set system.geometry.isosurface_threshold=auto, or to a number between {low:.4g} and {high:.4g}"
+        if finite and high > low
+        else "the run collapsed: train again with another seed or a lower learning rate"
+    )
+    return RunFailed(
+        "The isosurface is empty: the asset has no surface at this threshold.",
+        [f"isosurface_threshold: {threshold:.4g}", f"the field is between {low:.4g} and {high:.4g}"],
+        advice,
+    )

@@ -1,0 +1,1 @@
+"""Materials: what a point looks like, given its features."""

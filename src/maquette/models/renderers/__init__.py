@@ -1,0 +1,1 @@
+"""Renderers: pictures of a geometry."""

@@ -1,0 +1,158 @@
+"""Where along a ray a volume is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from maquette.core.random import StepRandom
+from maquette.kernels.composite import importance_resample
+from maquette.kernels.occupancy import march_rays
+from maquette.models.renderers.occupancy_grid import OccupancyGrid
+from maquette.ops.rays import intersect_box, pack, visible_samples
+from maquette.ops.volume import alpha_composite, stratified_edges
+
+DensityFn = Callable[[Tensor], Tensor]
+
+EARLY_STOP = 1e-4
+"""Transmittance below which nothing further along a ray is looked at."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """S intervals on R rays, packed ray by ray."""
+
+    packed: Int[Tensor, "R 2"]
+    """First interval and number of intervals of each ray."""
+    ray_indices: Int[Tensor, "S"]
+    t_starts: Float[Tensor, "S"]
+    t_ends: Float[Tensor, "S"]
+
+    @property
+    def midpoints(self) -> Float[Tensor, "S"]:
+        """Where the field is evaluated."""
+        return 0.5 * (self.t_starts + self.t_ends)
+
+    def positions(self, rays_o: Float[Tensor, "R 3"], rays_d: Float[Tensor, "R 3"]) -> Float[Tensor, "S 3"]:
+        """World position of each midpoint."""
+        return rays_o[self.ray_indices] + rays_d[self.ray_indices] * self.midpoints[:, None]
+
+    def select(self, keep: Tensor) -> Samples:
+        """Only the marked intervals."""
+        ray_indices = self.ray_indices[keep]
+        return Samples(pack(ray_indices, len(self.packed)), ray_indices, self.t_starts[keep], self.t_ends[keep])
+
+
+def jitter_keys(name: str, rng: StepRandom | None, views: int) -> list[int | None]:
+    """A key a view for kernels that hash (key, ray); None for no jitter."""
+    if rng is None:
+        return [None] * views
+    return [int(key) for key in rng.integers(name, 0, 2**31 - 1)]
+
+
+def march_views(
+    rays_o: Float[Tensor, "B R 3"],
+    rays_d: Float[Tensor, "B R 3"],
+    grid: OccupancyGrid,
+    step_size: float,
+    near: float,
+    far: float,
+    rng: StepRandom | None,
+) -> Samples:
+    """Equal steps through occupied cells; each view has its own jitter, so a batch is only a stack of views."""
+    box = grid.box.flatten()
+    marched = [
+        march_rays(origins, directions, grid.binaries, box, step_size, near, far, key)
+        for origins, directions, key in zip(
+            rays_o, rays_d, jitter_keys("renderer/jitter", rng, len(rays_o)), strict=True
+        )
+    ]
+    rays_per_view = rays_o.shape[1]
+    ray_indices = torch.cat([one.ray_indices.long() + i * rays_per_view for i, one in enumerate(marched)])
+    return Samples(
+        packed=pack(ray_indices, rays_per_view * len(marched)),
+        ray_indices=ray_indices,
+        t_starts=torch.cat([one.t_starts for one in marched]),
+        t_ends=torch.cat([one.t_ends for one in marched]),
+    )
+
+
+@torch.no_grad()
+def prune(
+    samples: Samples,
+    rays_o: Float[Tensor, "R 3"],
+    rays_d: Float[Tensor, "R 3"],
+    density: DensityFn,
+    alpha_threshold: float,
+) -> Samples:
+    """Without the intervals that are transparent or hidden; costs one evaluation of the density without gradient."""
+    if len(samples.ray_indices) == 0:
+        return samples
+    sigma = density(samples.positions(rays_o, rays_d)).reshape(-1)
+    delta = samples.t_ends - samples.t_starts
+    keep = visible_samples(
+        sigma, delta, samples.packed, samples.ray_indices, alpha_threshold, EARLY_STOP
+    )
+    return samples.select(keep)
+
+
+@torch.no_grad()
+def importance_views(
+    rays_o: Float[Tensor, "B R 3"],
+    rays_d: Float[Tensor, "B R 3"],
+    box: Float[Tensor, "2 3"],
+    density: DensityFn,
+    n_coarse: int,
+    n_fine: int,
+    near: float,
+    far: float,
+    rng: StepRandom | None,
+) -> Samples:
+    """Equal intervals first, then more where their weights are (Mildenhall et al. 2020, NeRF, section 5.2); the union."""
+    views, rays_per_view = rays_o.shape[:2]
+    origins, directions = rays_o.reshape(-1, 3), rays_d.reshape(-1, 3)
+    entry, leave = intersect_box(origins, directions, box)
+    entry, leave = entry.clamp(min=near), leave.clamp(max=far)
+    hit = (leave > entry).nonzero()[:, 0]
+    if len(hit) == 0:
+        return _no_samples(len(origins), origins)
+    jitter = None
+    if rng is not None:
+        jitter = rng.uniform("renderer/jitter", rays_per_view).to(origins).reshape(-1)[hit]
+    bins = stratified_edges(entry[hit], leave[hit], n_coarse, jitter)
+    weights = _coarse_weights(origins[hit], directions[hit], bins, density)
+    keys = jitter_keys("renderer/importance", rng, views)
+    fine = _resample(bins, weights, n_fine, keys, hit // rays_per_view)
+    return _union(hit, torch.cat([bins, fine], dim=-1), len(origins))
+
+
+def _coarse_weights(origins: Tensor, directions: Tensor, bins: Tensor, density: DensityFn) -> Tensor:
+    middle = 0.5 * (bins[:, 1:] + bins[:, :-1])
+    points = origins[:, None] + directions[:, None] * middle[..., None]
+    sigma = density(points.reshape(-1, 3)).reshape(middle.shape)
+    return alpha_composite(sigma, bins[:, 1:] - bins[:, :-1])
+
+
+def _resample(bins: Tensor, weights: Tensor, n: int, keys: list[int | None], view: Tensor) -> Tensor:
+    fine = bins.new_empty(len(bins), n + 1)
+    for i, key in enumerate(keys):
+        rows = view == i
+        if torch.any(rows):
+            fine[rows] = importance_resample(bins[rows].contiguous(), weights[rows].contiguous(), n, key)
+    return fine
+
+
+def _union(rays: Tensor, edges: Tensor, n_rays: int) -> Samples:
+    ordered = edges.sort(dim=-1).values
+    starts, ends = ordered[:, :-1].reshape(-1), ordered[:, 1:].reshape(-1)
+    ray_indices = rays.repeat_interleave(ordered.shape[1] - 1)
+    return Samples(pack(ray_indices, n_rays), ray_indices, starts, ends)
+
+
+def _no_samples(n_rays: int, like: Tensor) -> Samples:
+    ray_indices = torch.zeros(0, dtype=torch.int64, device=like.device)
+    return Samples(pack(ray_indices, n_rays), ray_indices, like.new_zeros(0), like.new_zeros(0))

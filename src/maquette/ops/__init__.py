@@ -1,0 +1,1 @@
+"""Pure functions on tensors: cameras, rays, volumes, shading, losses, meshes, images."""

@@ -1,0 +1,78 @@
+"""Activation functions by the names that recipes use."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from maquette.core.errors import UnknownNameError
+
+Activation = Callable[[Tensor], Tensor]
+
+GRADIENT_LIMIT = 15.0
+"""Largest exponent whose exponential still gives its true gradient in `truncated_exp`."""
+
+
+class _TruncatedExp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return torch.exp(x)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:  # type: ignore[override]
+        (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return grad * torch.exp(x.clamp(max=GRADIENT_LIMIT))
+
+
+def truncated_exp(x: Tensor) -> Tensor:
+    """exp(x), whose gradient stops growing at x = 15 (Muller et al. 2022, Instant-NGP, its density activation)."""
+    return _TruncatedExp.apply(x)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def linear_to_srgb(x: Tensor) -> Tensor:
+    """Linear light to display values (IEC 61966-2-1), clamped to [0, 1]."""
+    low = x * 12.92
+    high = 1.055 * x.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
+    return torch.where(x <= 0.0031308, low, high).clamp(0.0, 1.0)
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+_BY_NAME: dict[str, Activation] = {
+    "none": _identity,
+    "lin2srgb": linear_to_srgb,
+    "exp": torch.exp,
+    "shifted_exp": lambda x: torch.exp(x - 1.0),
+    "trunc_exp": truncated_exp,
+    "shifted_trunc_exp": lambda x: truncated_exp(x - 1.0),
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "shifted_softplus": lambda x: F.softplus(x - 1.0),
+    "scale_-11_01": lambda x: x * 0.5 + 0.5,
+    "exponential": torch.exp,
+    "sine": torch.sin,
+    "squareplus": lambda x: 0.5 * (x + torch.sqrt(x * x + 4.0)),
+}
+
+
+def get_activation(name: str | None) -> Activation:
+    """The activation called `name`: ours, or any function of `torch.nn.functional`; upper and lower case are the same.
+
+    Raises:
+        UnknownNameError: there is no such activation.
+    """
+    key = (name or "none").lower()
+    if key in _BY_NAME:
+        return _BY_NAME[key]
+    candidate = getattr(F, key.replace("leakyrelu", "leaky_relu"), None)
+    if callable(candidate):
+        return candidate  # type: ignore[no-any-return]
+    known = [*_BY_NAME, "relu", "leaky_relu", "softplus", "silu", "gelu", "elu"]
+    raise UnknownNameError("activation", str(name), difflib.get_close_matches(key, known, n=3))

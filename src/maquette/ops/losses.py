@@ -1,0 +1,55 @@
+"""Regularisers of a rendered volume, each a pure function of what the renderer gives."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+OPAQUE_FROM = 0.5
+"""Opacity above which a pixel counts as covered."""
+
+
+def orient(
+    weights: Float[Tensor, "S"],
+    normal: Float[Tensor, "S 3"],
+    directions: Float[Tensor, "S 3"],
+    opacity: Float[Tensor, "*N"],
+) -> Float[Tensor, ""]:
+    """Penalty for visible normals that face away from the camera, a mean over covered rays.
+
+    `sum w max(0, n . d)^2` (Verbin et al. 2022, Ref-NeRF, eq. 11) with the weights held fixed; `directions` point from
+    the camera into the scene. The sum is divided by the number of rays with any opacity.
+    """
+    facing_away = (normal * directions).sum(dim=-1).clamp(min=0.0)
+    covered = (opacity > 0).sum().clamp(min=1)
+    return (weights.detach().reshape(-1) * facing_away.square()).sum() / covered
+
+
+def sparsity(opacity: Float[Tensor, "*N"]) -> Float[Tensor, ""]:
+    """`mean sqrt(o^2 + 0.01)`: prefers empty pixels (Poole et al. 2022, DreamFusion, appendix A.2)."""
+    return (opacity.square() + 0.01).sqrt().mean()
+
+
+def opaque(opacity: Float[Tensor, "*N"], margin: float = 1e-3) -> Float[Tensor, ""]:
+    """Binary entropy of the opacity (nats): prefers pixels that are fully covered or fully empty.
+
+    The cross-entropy of o with itself, as in Lombardi et al. 2019 (Neural Volumes) for a beta prior of opacity; o is
+    kept `margin` away from 0 and 1, where the gradient would be infinite.
+    """
+    inside = opacity.clamp(margin, 1.0 - margin)
+    return F.binary_cross_entropy(inside, inside)
+
+
+def z_variance(
+    variance: Float[Tensor, "*N"], opacity: Float[Tensor, "*N"], threshold: float = OPAQUE_FROM
+) -> Float[Tensor, ""]:
+    """Mean variance of depth along covered rays: prefers thin surfaces (Zhu and Zhuang 2023, HiFA, section 3.3).
+
+    Zero where no ray is covered.
+    """
+    covered = opacity.reshape(-1) > threshold
+    if not torch.any(covered):
+        return variance.sum() * 0.0
+    return variance.reshape(-1)[covered].mean()
