@@ -1,1 +1,1 @@
-"""The leaf room: configuration, registry, schedules, base classes, random streams, devices, paths and errors."""
+"""The leaf room: configuration, registry, schedules, base classes, randomness, devices, paths and errors."""

@@ -47,16 +47,23 @@ class Configurable:
 class Updateable:
     """Is told about every step, after its children were.
 
-    Children are the registered submodules of an `nn.Module` and whatever was passed to `add_updateable`; a child that is
-    reachable twice is told once. A method that is told must not rely on the order of siblings.
+    Children are the submodules of an `nn.Module`, every other Updateable that is assigned to an attribute,
+    and what was passed to `add_updateable`. A child that is reachable twice is told once; the order of
+    siblings means nothing.
     """
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        children = self.__dict__.setdefault("_updateable_children", {})
+        if isinstance(value, Updateable) and not isinstance(value, nn.Module):
+            children[name] = value
+        else:
+            children.pop(name, None)
+        super().__setattr__(name, value)
+
     def add_updateable(self, *children: Any) -> None:
-        """Register children that are no submodules (a guidance, say); what is not Updateable is ignored."""
-        known = self.__dict__.setdefault("_updateable_children", [])
-        for child in children:
-            if isinstance(child, Updateable) and not any(child is one for one in known):
-                known.append(child)
+        """Register children that no attribute holds directly (a list's items, say); others are ignored."""
+        known = self.__dict__.setdefault("_updateable_children", {})
+        known.update({f"#{id(child)}": child for child in children if isinstance(child, Updateable)})
 
     def do_update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
         """Call `update_step` of everything below, children first, then of this."""
@@ -88,7 +95,7 @@ def update_end_if_possible(module: Any, epoch: int, global_step: int) -> None:
 
 
 class BaseObject(Configurable, Updateable):
-    """A configured part that holds no trained parameters of the system: guidance, prompt processor, exporter."""
+    """A configured part without trained parameters of the system: guidance, prompt processor, exporter."""
 
     device: torch.device
 
@@ -101,11 +108,8 @@ class BaseObject(Configurable, Updateable):
         """Build what the config asks for."""
 
 
-class BaseModule(Updateable, nn.Module):
+class BaseModule(Configurable, Updateable, nn.Module):
     """A configured `nn.Module`: geometry, material, background, renderer."""
-
-    kind: ClassVar[str] = ""
-    """The kind of module, as the registry knows it."""
 
     @dataclass(kw_only=True)
     class Config:
@@ -114,13 +118,10 @@ class BaseModule(Updateable, nn.Module):
         weights: str | None = None
         """Take the weights of one module of a checkpoint: "PATH:module_name"."""
 
-    cfg: Any
-    parse_config = classmethod(Configurable.parse_config.__func__)  # type: ignore[attr-defined]
-    config_key = classmethod(Configurable.config_key.__func__)  # type: ignore[attr-defined]
+    device: torch.device
 
     def __init__(self, cfg: Any = None, *args: Any, **kwargs: Any) -> None:
-        super().__init__()
-        self.cfg = self.parse_config(cfg)
+        super().__init__(cfg)
         self.device = current_device()
         self.configure(*args, **kwargs)
         if self.cfg.weights is not None:
@@ -155,4 +156,4 @@ def _below(root: Updateable) -> Iterator[Updateable]:
 def _children(node: Any) -> Iterator[Any]:
     if isinstance(node, nn.Module):
         yield from node.children()
-    yield from getattr(node, "_updateable_children", ())
+    yield from getattr(node, "_updateable_children", {}).values()

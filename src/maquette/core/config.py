@@ -135,7 +135,8 @@ def load_config(
 
     Args:
         source: path of a YAML file, name of a shipped recipe, or the content itself.
-        overrides: words `key.path=value`; later ones win. `preset=NAME` applies a preset below all other overrides.
+        overrides: words `key.path=value`; later ones win. `preset=NAME` applies a preset below all other
+            overrides.
         cli: values by dotted key that win over everything, taken as they are.
 
     Raises:
@@ -159,7 +160,8 @@ def shipped_recipes() -> list[Path]:
 
 
 def check_modules(cfg: ExperimentConfig) -> None:
-    """Check the config of the data module, the system and each of its parts against the classes that will read it.
+    """Check the config of the data module, the system and each of its parts against the classes that will
+    read it.
 
     This imports them, so it is done when a run is about to start.
 
@@ -200,7 +202,10 @@ def _modules(
     data_type: str, data: Mapping[str, Any], system_type: str, system: Mapping[str, Any]
 ) -> list[tuple[str, str, str, Any]]:
     """(key of the name, name, key of the config, config) of every module that a recipe names."""
-    found = [("data_type", data_type, "data", data), ("system_type", system_type, "system", system)]
+    found: list[tuple[str, str, str, Any]] = [
+        ("data_type", data_type, "data", data),
+        ("system_type", system_type, "system", system),
+    ]
     for key, name in system.items():
         part = key.removesuffix("_type")
         if part != key and isinstance(name, str) and _kind(key) in registry.kinds():
@@ -215,8 +220,8 @@ def _kind(type_key: str) -> str:
 
 def _read(source: str | Path | Mapping[str, Any] | DictConfig) -> DictConfig:
     if isinstance(source, Mapping | DictConfig):
-        content = source if isinstance(source, DictConfig) else OmegaConf.create(dict(source))
-        return _older_keys_dropped(content.copy(), "the given recipe")
+        given = source.copy() if isinstance(source, DictConfig) else OmegaConf.create(dict(source))
+        return _older_keys_dropped(given, "the given recipe")
     path = _recipe_path(source)
     try:
         content = OmegaConf.load(path)

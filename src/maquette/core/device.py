@@ -79,7 +79,7 @@ def autocast_off(device: torch.device | str) -> AbstractContextManager[object]:
 
 
 def peak_memory() -> float:
-    """Highest memory use of this process so far, in GiB: of its GPU where it uses one, else of the process."""
+    """Highest memory use of this process so far, in GiB: on its GPU where it uses one, else on the host."""
     if is_gpu(current_device()):
         return torch.cuda.max_memory_allocated(current_device()) / 2**30
     unit = 1 if sys.platform == "darwin" else 1024

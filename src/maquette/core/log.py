@@ -13,7 +13,8 @@ def get_logger(name: str = ROOT) -> logging.Logger:
 
 
 def setup_logging(verbose: bool = False, handler: logging.Handler | None = None) -> logging.Logger:
-    """Send our messages to `handler` (plain text on stderr by default), from INFO on, or DEBUG when `verbose`.
+    """Send our messages to `handler` (plain text on stderr by default), from INFO on, or DEBUG when
+    `verbose`.
 
     Calling it again replaces the handler of the call before.
     """

@@ -9,8 +9,8 @@ from typing import Any, Self
 class MappingOutput:
     """Base of dataclasses that can also be read as `out["name"]` and spread as `**out`.
 
-    A field that is None is absent from the mapping. Keys that the dataclass does not know live in `extras` and are read
-    like the others.
+    A field that is None is absent from the mapping. Keys that the dataclass does not know live in `extras`
+    and are read like the others.
     """
 
     extras: dict[str, Any] = field(default_factory=dict)
@@ -60,8 +60,8 @@ class MappingOutput:
     def update(self, *others: Mapping[str, Any], **more: Any) -> None:
         """Set several entries at once, like a dictionary's method."""
         for other in (*others, more):
-            for key in other.keys():  # noqa: SIM118  (an output has keys but is no collections.abc.Mapping)
-                self[key] = other[key]
+            for key, value in other.items():
+                self[key] = value
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """A copy whose tensors (everything that has a `to`) are moved; takes the arguments of `Tensor.to`."""

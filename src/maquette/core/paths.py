@@ -40,7 +40,8 @@ def configs_dir(*parts: str) -> Path:
 
 
 def safe_name(text: str, limit: int = 80) -> str:
-    """`text` as the name of one folder: no separators, no blanks, never "." or "..", at most `limit` characters.
+    """`text` as the name of one folder: no separators, no blanks, never "." or "..", at most `limit`
+    characters.
 
     A text that had to be cut ends in a short digest of the whole, so that two long texts stay apart.
     """
@@ -55,7 +56,8 @@ def safe_name(text: str, limit: int = 80) -> str:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`, with the same suffix, that becomes `path` when the block ends well.
 
-    The folder is made if it is missing. When the block raises, the temporary file is removed and `path` is untouched.
+    The folder is made if it is missing. When the block raises, the temporary file is removed and `path` is
+    untouched.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

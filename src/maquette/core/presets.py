@@ -1,8 +1,8 @@
 """Presets: settings laid over any recipe, as far as its modules know them.
 
-A preset is a YAML file in `configs/presets/` with the sections of a recipe. A key of a module's section is used when the
-module's `Config` has that field; a key of an open section (`trainer`, `checkpoint`, `training`) when the recipe has it, or
-when the preset lists it under `always`.
+A preset is a YAML file in `configs/presets/` with the sections of a recipe. A key of a module's section is
+used when the module's `Config` has that field; a key of an open section (`trainer`, `checkpoint`, `training`)
+when the recipe has it, or when the preset lists it under `always`.
 """
 
 import dataclasses
@@ -25,7 +25,8 @@ def preset_names() -> list[str]:
 
 
 def apply_preset(recipe: DictConfig, final: DictConfig, name: str) -> None:
-    """Lay a preset over `recipe`, in place; `final` is the recipe with the overrides, which says what the modules are.
+    """Lay a preset over `recipe`, in place; `final` is the recipe with the overrides, which says what the
+    modules are.
 
     Raises:
         UnknownNameError: there is no such preset, or a module's name is unknown.
@@ -68,11 +69,16 @@ def _module_part(values: Mapping[str, Any], owner: Mapping[str, Any], part: str,
         return {}
     given = owner.get(part) or {}
     chosen = {}
-    for one in dataclasses.fields(getattr(registry.find(name, kind), "Config")):
+    for one in dataclasses.fields(_config_class(name, kind)):
         if one.name in values:
             value = values[one.name]
             chosen[one.name] = _merged(value, given.get(one.name), one) if isinstance(value, dict) else value
     return chosen
+
+
+def _config_class(name: str, kind: str) -> Any:
+    config_class = getattr(registry.find(name, kind), "Config", None)
+    return config_class or dataclasses.make_dataclass("Config", [])
 
 
 def _merged(values: Mapping[str, Any], given: Any, one: "dataclasses.Field[Any]") -> dict[str, Any]:

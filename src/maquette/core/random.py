@@ -1,8 +1,10 @@
-"""Counted randomness: a draw is a function of (seed, name, step, sample), so nothing has to be carried or saved.
+"""Counted randomness: a draw is a function of (seed, name, step, sample), so nothing has to be carried or
+saved.
 
-Each sample has a stream key made by hashing; value j of the stream is the SplitMix64 output function (Steele, Lea,
-Flood 2014, "Fast splittable pseudorandom number generators") of key + (j + 1) * golden gamma. Row i of a draw depends only on
-the index of sample i, never on the batch it is in, the rank that draws it, or what was drawn before.
+Each sample has a stream key made by hashing; value j of the stream is the SplitMix64 output function (Steele,
+Lea, Flood 2014, "Fast splittable pseudorandom number generators") of key + (j + 1) * golden gamma. Row i of a
+draw depends only on the index of sample i, never on the batch it is in, the rank that draws it, or what was
+drawn before.
 """
 
 import hashlib
@@ -87,7 +89,9 @@ class StepRandom:
         return self._tensor(offset + low, shape)
 
     def key(self, name: str) -> int:
-        """A number below 2^31 for kernels that hash (key, ray) themselves; keyed by the first sample of the batch."""
+        """A number below 2^31 for kernels that hash (key, ray) themselves; keyed by the first sample of the
+        batch.
+        """
         return int(self._keys(name, self.index[:1])[0] >> np.uint64(33))
 
     def shared(self, name: str) -> float:
@@ -110,7 +114,9 @@ class StepRandom:
 
 
 def named_generator(seed: int | None, name: str) -> torch.Generator:
-    """A generator for the initialisation of what is called `name`; without a seed, of the seed that torch was given."""
+    """A generator for the initialisation of what is called `name`; without a seed, of the seed that torch was
+    given.
+    """
     seed = torch.initial_seed() if seed is None else seed
     return torch.Generator().manual_seed(_digest(f"{seed}\0init\0{name}") >> 1)
 

@@ -1,8 +1,8 @@
 """Names for modules: a lazy table for what we ship, a decorator for everyone else.
 
 One flat set of names, as in the ecosystem; every name also belongs to a kind ("geometry", "guidance", ...).
-Third-party packages are found through the entry point group `maquette.modules`, each entry a module that registers
-its classes when imported; a folder or a file is imported with `load_extension`.
+Third-party packages are found through the entry point group `maquette.modules`, each entry a module that
+registers its classes when imported; a folder or a file is imported with `load_extension`.
 """
 
 import difflib
@@ -63,7 +63,8 @@ class Registry:
                     [f"first: {known.target}", f"again: {target}"],
                     "choose another name for the second one",
                 )
-            self._entries[name] = Entry(kind or getattr(cls, "kind", ""), target, cls)
+            own_kind: str = getattr(cls, "kind", "")
+            self._entries[name] = Entry(kind or own_kind, target, cls)
             return cls
 
         return decorate
@@ -87,7 +88,9 @@ class Registry:
         return {entry.kind for entry in self._entries.values()}
 
     def check(self, name: str, kind: str | None = None, at: str = "") -> None:
-        """Raise an UnknownNameError when `find` would; nothing is imported. `at` is the key that holds the name."""
+        """Raise an UnknownNameError when `find` would; nothing is imported. `at` is the key that holds the
+        name.
+        """
         for part, part_kind in _parts(name, kind):
             try:
                 self._entry(part, part_kind)
@@ -118,7 +121,7 @@ class Registry:
         if name not in self._entries:
             self._load_entry_points()
         entry = self._entries.get(name)
-        if entry is None or kind not in (None, entry.kind) and entry.kind:
+        if entry is None or (entry.kind and kind not in (None, entry.kind)):
             raise self._unknown(name, kind, entry)
         return entry
 
@@ -142,7 +145,7 @@ class Registry:
         for point in entry_points(group=group):
             try:
                 point.load()
-            except Exception as err:
+            except Exception as err:  # an extension may fail in any way
                 raise _broken_extension(point.name, err) from err
 
 

@@ -10,13 +10,15 @@ from maquette.core.errors import ConfigError
 
 Interpolation = Literal["linear", "exp"]
 
-EXPECTED = "a number, or a list [v0, v1, s1], [s0, v0, v1, s1] or [s0, v0, v1, s1, v2, s2, ...] of values v and breakpoints s"
+EXPECTED = "a number, or a list [s0, v0, v1, s1, v2, s2, ...] of values v at breakpoints s (or [v0, v1, s1])"
 
 
 class Schedule:
-    """A piecewise function of the step and the epoch, constant before the first and after the last breakpoint.
+    """A piecewise function of the step and the epoch, constant before the first and after the last
+    breakpoint.
 
-    A breakpoint written as an int counts optimiser steps, one written as a float counts epochs. An instance never changes.
+    A breakpoint written as an int counts optimiser steps, one written as a float counts epochs. An instance
+    never changes.
 
     Args:
         times: breakpoints; a constant has one.
@@ -57,7 +59,8 @@ class Schedule:
 
     @classmethod
     def parse(cls, value: Any, interpolation: Interpolation = "linear", key: str = "schedule") -> Self:
-        """Read a number, a Schedule, or a list `[v0, v1, s1]`, `[s0, v0, v1, s1]`, `[s0, v0, v1, s1, v2, s2, ...]`.
+        """Read a number, a Schedule, or a list `[v0, v1, s1]`, `[s0, v0, v1, s1]`, `[s0, v0, v1, s1, v2, s2,
+        ...]`.
 
         Raises:
             ConfigError: anything else, named by `key`.

@@ -167,7 +167,7 @@ _WORDS = {
 
 
 def type_name(hint: Any) -> str:
-    """What a field with this annotation accepts, in words: "a list of 2 numbers" for `tuple[float, float]`."""
+    """What a field with this annotation accepts, in words: "a whole number or null" for `int | None`."""
     options = _options(hint)
     if len(options) > 1:
         return " or ".join(type_name(one) for one in options)

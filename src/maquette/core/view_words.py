@@ -1,6 +1,7 @@
 """Words for where a camera stands, shared by the prompts and by the captions of the embedded prior.
 
-Azimuth 0 is the front (+x), +90 the right side (camera at +y), 180 the back; elevation +90 is the top. Degrees.
+Azimuth 0 is the front (+x), +90 the right side (camera at +y), 180 the back; elevation +90 is the top.
+Degrees.
 """
 
 AZIMUTH_WORDS = (
@@ -68,7 +69,9 @@ def ecosystem_word(
     back_threshold: float = 45.0,
     overhead_threshold: float = 60.0,
 ) -> str:
-    """ "side", "front", "back" or "overhead", as this ecosystem cuts the sphere; all in degrees, limits exclusive."""
+    """ "side", "front", "back" or "overhead", as this ecosystem cuts the sphere; all in degrees, limits
+    exclusive.
+    """
     if elevation > overhead_threshold:
         return "overhead"
     azimuth = wrap_azimuth(azimuth)
