@@ -1,0 +1,1 @@
+"""Diffusion models as critics of pictures: loading, text, noise prediction, and gradients from it."""

@@ -1,0 +1,1 @@
+"""Critics that say how a picture should change."""

@@ -1,0 +1,1 @@
+"""Prompts as seen from where the camera stands."""

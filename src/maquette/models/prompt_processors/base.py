@@ -1,0 +1,137 @@
+"""What a guidance asks for text: the prompt processor, its config, and what it hands out."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from maquette.core.base import BaseObject
+from maquette.core.errors import ConfigError
+from maquette.diffusion.text import TextEncoding
+from maquette.models.prompt_processors.directions import Directions, four_views, parse_directions
+from maquette.models.prompt_processors.prompt_library import resolve_prompt
+from maquette.models.prompt_processors.prompt_utils import PerpNeg, PromptUtils
+
+__all__ = ["Directions", "PerpNeg", "PromptProcessor", "PromptUtils", "TextEncoding"]
+
+KEY = "system.prompt_processor"
+
+
+class PromptProcessor(BaseObject):
+    """Turns one prompt into embeddings for every view; all of them are made when it is configured."""
+
+    kind: ClassVar[str] = "prompt-processor"
+
+    @dataclass(kw_only=True)
+    class Config(BaseObject.Config):
+        """Options of every prompt processor."""
+
+        prompt: str = "a hamburger"
+        """What to make; "lib:two_words" is the one prompt of the shipped library with these words."""
+        prompt_front: str | None = None
+        """The whole text for the front, in place of the prompt with its view words."""
+        prompt_side: str | None = None
+        """The same for the sides."""
+        prompt_back: str | None = None
+        """The same for the back."""
+        prompt_overhead: str | None = None
+        """The same for views from above."""
+        negative_prompt: str = ""
+        """What to move away from; the same for every view."""
+        pretrained_model_name_or_path: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+        """Whose text encoder reads the prompt: maquette/toyworld, a folder, or an id of the hub."""
+        directions: Any = "default"
+        """View words: "default" (side, front, back, overhead), "toyworld" (those of the embedded prior), or a
+        list of {name, prompt, azimuth: [from, to], elevation: [from, to]} in degrees, later ones winning."""
+        overhead_threshold: float = 60.0
+        """Degrees of elevation above which a view is from overhead."""
+        front_threshold: float = 45.0
+        """Degrees to either side of the front."""
+        back_threshold: float = 45.0
+        """Degrees to either side of the back."""
+        view_dependent_prompt_front: bool = False
+        """Whether the view words stand before the prompt ("front view of ...")."""
+        use_cache: bool = True
+        """Whether embeddings are kept on disk, and the text encoder is loaded only for new prompts."""
+        spawn: bool = True
+        """Accepted for older recipes; prompts are encoded in this process, then the encoder is freed."""
+        half_precision_weights: bool = True
+        """Whether the text encoder is read in half precision on a GPU; on a CPU it is float32 always."""
+        use_perp_neg: bool = False
+        """Whether neighbouring views are negatives (Perp-Neg); needs the default directions."""
+        perp_neg_f_sb: tuple[float, float, float] = (1.0, 0.5, -0.606)
+        """a, b, c of a e^(-b x) + c, the weight of the side between side and back."""
+        perp_neg_f_fsb: tuple[float, float, float] = (1.0, 0.5, 0.967)
+        """The same for the back between side and back."""
+        perp_neg_f_fs: tuple[float, float, float] = (4.0, 0.5, -2.426)
+        """The same for the front between front and side."""
+        perp_neg_f_sf: tuple[float, float, float] = (4.0, 0.5, -2.426)
+        """The same for the side between front and side."""
+        use_prompt_debiasing: bool = False
+        """Not implemented; True is refused."""
+        pretrained_model_name_or_path_prompt_debiasing: str = "bert-base-uncased"
+        """Read only by prompt debiasing."""
+        prompt_debiasing_mask_ids: list[int] | None = None
+        """Read only by prompt debiasing."""
+
+        def __post_init__(self) -> None:
+            if not self.prompt.strip():
+                raise ConfigError(f"{KEY}.prompt", self.prompt, "a description of what to make")
+            if self.use_prompt_debiasing or self.prompt_debiasing_mask_ids is not None:
+                raise ConfigError(
+                    f"{KEY}.use_prompt_debiasing", True, "false: prompt debiasing is not implemented"
+                )
+            if self.use_perp_neg and self.directions != "default":
+                raise ConfigError(
+                    f"{KEY}.directions", self.directions, '"default" where use_perp_neg is true'
+                )
+
+    def configure(self) -> None:
+        """Encode the prompt for every direction, and the negative prompt."""
+        self.prompt = resolve_prompt(self.cfg.prompt)
+        self.directions = self._parse_directions()
+        self.prompts_vd = self._view_prompts()
+        self.negative_prompt: str = self.cfg.negative_prompt
+        rows, uncond = self.encode([self.prompt, *self.prompts_vd], self.negative_prompt)
+        rows, uncond = rows.to(self.device), uncond.to(self.device)
+        self._utils = PromptUtils(
+            prompt=self.prompt,
+            prompts_vd=self.prompts_vd,
+            directions=self.directions,
+            text=rows[:1],
+            text_vd=rows[1:],
+            uncond=uncond,
+            use_perp_neg=self.cfg.use_perp_neg,
+            perp_neg=self._parse_perp_neg(),
+        )
+
+    def __call__(self) -> PromptUtils:
+        """The embeddings, ready to be asked for by camera."""
+        return self._utils
+
+    @abstractmethod
+    def encode(self, prompts: Sequence[str], negative: str) -> tuple[TextEncoding, TextEncoding]:
+        """Embeddings of the prompts (N rows) and of the negative prompt (one row)."""
+
+    def _parse_directions(self) -> Directions:
+        cfg = self.cfg
+        default = four_views(
+            cfg.front_threshold, cfg.back_threshold, cfg.overhead_threshold, cfg.view_dependent_prompt_front
+        )
+        return parse_directions(cfg.directions, default)
+
+    def _view_prompts(self) -> list[str]:
+        prompts = self.directions.prompts(self.prompt)
+        for name in ("front", "side", "back", "overhead"):
+            text = self.cfg[f"prompt_{name}"]
+            if text is None:
+                continue
+            if name not in self.directions.names:
+                known = ", ".join(self.directions.names)
+                raise ConfigError(f"{KEY}.prompt_{name}", text, f"no text: the directions are {known}")
+            prompts[self.directions.names.index(name)] = text
+        return prompts
+
+    def _parse_perp_neg(self) -> PerpNeg:
+        names = ("f_sb", "f_fsb", "f_fs", "f_sf")
+        return PerpNeg(**{name: tuple(self.cfg[f"perp_neg_{name}"]) for name in names})
