@@ -46,7 +46,7 @@ def write_video(path: str | Path, frames: Iterable[Picture], fps: int = 30, crf:
             pictures = [_even(picture) for picture in pictures]
             _write_mp4(temporary, pictures, fps, crf)
         else:
-            imageio.mimwrite(temporary, pictures, format="GIF", duration=1000.0 / fps, loop=0)  # type: ignore[arg-type]
+            _write_gif(temporary, pictures, fps)
         _check(temporary, path, pictures)
     return path
 
@@ -64,14 +64,15 @@ def read_video(path: str | Path) -> UInt8[Tensor, "N H W 3"]:
 
 
 def _frames(path: Path) -> list[NDArray[Any]]:
-    with imageio.get_reader(path) as reader:
-        return [np.asarray(frame)[..., :3] for frame in reader.iter_data()]
+    reader: Any = imageio.get_reader(path)
+    with reader:
+        return [np.asarray(frame)[..., :3] for frame in reader]
 
 
 def _write_mp4(path: Path, pictures: list[NDArray[Any]], fps: int, crf: int) -> None:
-    writer = imageio.get_writer(
+    writer: Any = imageio.get_writer(
         path,
-        format="FFMPEG",  # type: ignore[arg-type]
+        format="FFMPEG",
         fps=fps,
         codec="libx264",
         quality=None,
@@ -85,6 +86,11 @@ def _write_mp4(path: Path, pictures: list[NDArray[Any]], fps: int, crf: int) -> 
             writer.append_data(picture)
     finally:
         writer.close()
+
+
+def _write_gif(path: Path, pictures: list[NDArray[Any]], fps: int) -> None:
+    frames: list[Any] = list(pictures)
+    imageio.mimwrite(path, frames, format="GIF", duration=1000.0 / fps, loop=0)
 
 
 def _rgb(frame: Picture) -> NDArray[Any]:

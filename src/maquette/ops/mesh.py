@@ -94,7 +94,7 @@ def face_normals(mesh: Mesh) -> Float[Tensor, "F 3"]:
 
 
 def vertex_normals(mesh: Mesh) -> Float[Tensor, "V 3"]:
-    """Unit vertex normals, faces around a vertex weighted by area; a vertex without area around it points up."""
+    """Unit vertex normals, faces around a vertex weighted by area; (0, 0, 1) where there is no area."""
     vectors = face_vectors(mesh)
     normals = torch.zeros_like(mesh.vertices)
     for corner in range(3):
@@ -125,7 +125,7 @@ def edges(mesh: Mesh) -> tuple[Int[Tensor, "E 2"], Int[Tensor, E]]:
 
 
 def component_labels(mesh: Mesh) -> tuple[Int[Tensor, F], int]:
-    """Connected component of each face (faces that share a vertex are connected) and how many there are.
+    """Component of each face (faces that share a vertex are connected) and how many components there are.
 
     Components are numbered in the order of their smallest vertex index. Each vertex takes the smallest label
     in its faces, then follows labels to their end (pointer jumping), until nothing changes.
@@ -181,18 +181,24 @@ def remove_degenerate_faces(mesh: Mesh, min_area: float = 0.0) -> Mesh:
     return select_faces(mesh, distinct & (face_areas(mesh) > min_area))
 
 
-def merge_vertices(mesh: Mesh, tolerance: float = 0.0) -> Mesh:
+def weld(mesh: Mesh, tolerance: float = 0.0) -> Mesh:
     """Vertices in the same cell of a grid of size `tolerance` (0: the same position exactly) become one.
 
-    The first vertex of a cell stays, with its colour; faces that lose a corner this way are removed.
+    The first vertex of a cell stays, with its colour. Every face stays, also one that loses a corner.
     """
     key = mesh.vertices if tolerance <= 0 else torch.round(mesh.vertices / tolerance)
     _, inverse = torch.unique(key + 0.0, dim=0, return_inverse=True)
     order = torch.arange(mesh.n_vertices, device=inverse.device)
     first = torch.full_like(order, mesh.n_vertices).scatter_reduce(0, inverse, order, "amin")
-    merged = mesh.replace(faces=first[inverse][mesh.faces])
-    a, b, c = merged.faces.unbind(dim=1)
-    return select_faces(merged, (a != b) & (b != c) & (c != a))
+    everything = torch.ones(mesh.n_faces, dtype=torch.bool, device=inverse.device)
+    return select_faces(mesh.replace(faces=first[inverse][mesh.faces]), everything)
+
+
+def merge_vertices(mesh: Mesh, tolerance: float = 0.0) -> Mesh:
+    """`weld`, without the faces that lose a corner."""
+    welded = weld(mesh, tolerance)
+    a, b, c = welded.faces.unbind(dim=1)
+    return select_faces(welded, (a != b) & (b != c) & (c != a))
 
 
 def _component_areas(mesh: Mesh, labels: Int[Tensor, F], count: int) -> Float[Tensor, K]:

@@ -1,0 +1,56 @@
+"""Texture maps as the bytes of picture files, and back."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from maquette.core.errors import UserError
+from maquette.io.images import encode_image, picture_to_tensor, quantized
+
+BASE_COLOR = "base_color"
+"""Map of surface colours (sRGB)."""
+METALLIC_ROUGHNESS = "metallic_roughness"
+"""Map with roughness in its second and metalness in its third channel, as glTF has it."""
+NORMAL = "normal"
+"""Map of tangent-space normals."""
+
+FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG"}
+"""Accepted texture formats, and Pillow's names for them."""
+
+
+def encode_texture(image: Float[Tensor, "H W C"], texture_format: str, quality: int = 95) -> bytes:
+    """A map with values in [0, 1] as the bytes of a picture file.
+
+    Raises:
+        UserError: `texture_format` is none of "png", "jpg", "jpeg".
+    """
+    if texture_format not in FORMATS:
+        raise UserError(f"Textures are stored as png or jpg, not {texture_format!r}.")
+    return encode_image(quantized(image), FORMATS[texture_format], quality)
+
+
+def decode_texture(data: bytes) -> Float[Tensor, "H W C"]:
+    """The map in the bytes of a picture file, values in [0, 1]."""
+    with Image.open(io.BytesIO(data)) as picture:
+        return picture_to_tensor(picture)
+
+
+def textures_of(material: Any) -> dict[str, Float[Tensor, "H W C"]]:
+    """The maps that a trimesh material (simple or PBR) refers to, by our names."""
+    sources = {
+        BASE_COLOR: ("baseColorTexture", "image"),
+        METALLIC_ROUGHNESS: ("metallicRoughnessTexture",),
+        NORMAL: ("normalTexture",),
+    }
+    found = {}
+    for name, attributes in sources.items():
+        pictures = [getattr(material, attribute, None) for attribute in attributes]
+        picture = next((one for one in pictures if one is not None), None)
+        if picture is not None:
+            found[name] = picture_to_tensor(picture)
+    return found

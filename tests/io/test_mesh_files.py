@@ -1,0 +1,238 @@
+"""Mesh files, read back with trimesh, with a JSON parser and with our own reader."""
+
+import errno
+import json
+import os
+import struct
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from maquette.core.errors import MissingFileError, RunFailed, UserError
+from maquette.io import mesh as mesh_io
+from maquette.io.gltf import linear_to_srgb, srgb_to_linear
+from maquette.io.mesh import is_watertight, read_mesh, write_glb, write_mesh, write_obj
+from maquette.ops.mesh import Mesh, bounding_box, triangles
+
+QUADS = [(0, 2, 3, 1), (4, 5, 7, 6), (0, 1, 5, 4), (2, 6, 7, 3), (0, 4, 6, 2), (1, 3, 7, 5)]
+
+
+@pytest.fixture
+def box() -> Mesh:
+    """A box with sides 1, 2, 3 along x, y, z; each side has its own column of the texture."""
+    corners = torch.tensor([[x, y, z] for z in (0.0, 3.0) for y in (0.0, 2.0) for x in (0.0, 1.0)])
+    faces = torch.tensor([t for a, b, c, d in QUADS for t in ((a, b, c), (a, c, d))])
+    u = [[(k + 0.1) / 6, (k + 0.9) / 6] for k in range(6)]
+    uvs = torch.tensor([[u[k][i], v] for k in range(6) for i, v in ((0, 0.1), (1, 0.1), (1, 0.9), (0, 0.9))])
+    uv_faces = torch.tensor(
+        [t for k in range(6) for t in ((4 * k, 4 * k + 1, 4 * k + 2), (4 * k, 4 * k + 2, 4 * k + 3))]
+    )
+    colours = torch.rand(8, 12, 3, generator=torch.Generator().manual_seed(0)).mul(255).round() / 255
+    return Mesh(corners, faces, uvs=uvs, uv_faces=uv_faces, texture={"base_color": colours})
+
+
+@pytest.fixture
+def painted(box) -> Mesh:
+    return Mesh(box.vertices, box.faces, vertex_colors=torch.linspace(0, 1, 24).reshape(8, 3))
+
+
+def glb_tree(path) -> dict:
+    data = path.read_bytes()
+    magic, version, total, length, kind = struct.unpack_from("<5I", data)
+    assert (magic, version, total, kind) == (0x46546C67, 2, len(data), 0x4E4F534A)
+    assert length % 4 == 0
+    return json.loads(data[20 : 20 + length])
+
+
+def test_glb_round_trip_is_exact(box, tmp_path):
+    again = read_mesh(write_glb(box, tmp_path / "a.glb"))
+    assert torch.equal(triangles(again), triangles(box))
+    assert again.n_vertices == 8
+    torch.testing.assert_close(again.uvs[again.uv_faces], box.uvs[box.uv_faces], atol=1e-7, rtol=0)
+    assert torch.equal(again.texture["base_color"], box.texture["base_color"])
+
+
+def test_glb_is_y_up_and_faces_plus_z(box, tmp_path):
+    """The world's front (+x), right (+y) and top (+z) are glTF's +Z, +X and +Y."""
+    loaded = trimesh.load(write_glb(box, tmp_path / "a.glb"), force="mesh")
+    assert loaded.bounds.tolist() == [[0, 0, 0], [2, 3, 1]]
+    assert loaded.volume == pytest.approx(6.0)
+
+
+def test_glb_tells_its_convention_and_what_it_was_given(box, tmp_path):
+    named = box.replace(extras={"name": "toy", "prompt": "a red box"})
+    path = write_glb(named, tmp_path / "a.glb")
+    asset = glb_tree(path)["asset"]
+    assert asset["extras"]["prompt"] == "a red box"
+    assert "y up" in asset["extras"]["convention"] and asset["generator"] == "maquette"
+    assert read_mesh(path).extras["name"] == "toy"
+
+
+def test_glb_obeys_the_rules_a_validator_checks(box, tmp_path):
+    tree = glb_tree(write_glb(box, tmp_path / "a.glb"))
+    position = tree["accessors"][tree["meshes"][0]["primitives"][0]["attributes"]["POSITION"]]
+    assert position["min"] == [0, 0, 0] and position["max"] == [2, 3, 1]
+    assert all(view["byteOffset"] % 4 == 0 for view in tree["bufferViews"])
+    last = tree["bufferViews"][-1]
+    assert tree["buffers"][0]["byteLength"] >= last["byteOffset"] + last["byteLength"]
+    surface = tree["materials"][0]["pbrMetallicRoughness"]
+    assert surface["metallicFactor"] == 0.0 and surface["roughnessFactor"] == 1.0
+
+
+def test_glb_normals_are_unit_and_smooth_over_seams(box, tmp_path):
+    path = write_glb(box, tmp_path / "a.glb")
+    accessor = glb_tree(path)["accessors"][
+        glb_tree(path)["meshes"][0]["primitives"][0]["attributes"]["NORMAL"]
+    ]
+    view = glb_tree(path)["bufferViews"][accessor["bufferView"]]
+    data = path.read_bytes()
+    start = 20 + struct.unpack_from("<I", data, 12)[0] + 8 + view["byteOffset"]
+    normals = np.frombuffer(data[start : start + view["byteLength"]], "<f4").reshape(-1, 3)
+    assert len(normals) == 24
+    assert np.allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-6)
+    assert len({tuple(np.round(n, 5)) for n in normals}) == 8
+
+
+def test_unlit_is_declared(box, tmp_path):
+    tree = glb_tree(write_glb(box, tmp_path / "a.glb", unlit=True))
+    assert tree["extensionsUsed"] == ["KHR_materials_unlit"]
+    assert tree["materials"][0]["extensions"] == {"KHR_materials_unlit": {}}
+
+
+def test_jpeg_textures_are_embedded_as_such(box, tmp_path):
+    path = write_glb(box, tmp_path / "a.glb", texture_format="jpg")
+    assert glb_tree(path)["images"][0]["mimeType"] == "image/jpeg"
+    assert trimesh.load(path, force="mesh").visual.material.baseColorTexture.size == (12, 8)
+    with pytest.raises(UserError, match="png or jpg"):
+        write_glb(box, tmp_path / "b.glb", texture_format="tga")
+
+
+def test_all_maps_travel(box, tmp_path):
+    maps = {
+        name: torch.full((4, 4, 3), 0.2 * (k + 1))
+        for k, name in enumerate(("base_color", "metallic_roughness", "normal"))
+    }
+    again = read_mesh(write_glb(box.replace(texture=maps), tmp_path / "a.glb"))
+    assert {name: round(image.mean().item(), 3) for name, image in again.texture.items()} == {
+        "base_color": 0.2,
+        "metallic_roughness": 0.4,
+        "normal": 0.6,
+    }
+
+
+def test_vertex_colours_are_linear_in_glb(painted, tmp_path):
+    """glTF stores linear light; 8-bit linear steps are at most 0.05 wide in the dark."""
+    path = write_glb(painted, tmp_path / "a.glb")
+    assert (read_mesh(path).vertex_colors - painted.vertex_colors).abs().max() < 0.03
+    values = torch.linspace(0, 1, 50)
+    torch.testing.assert_close(linear_to_srgb(srgb_to_linear(values)), values, atol=1e-6, rtol=0)
+
+
+def test_obj_with_material_round_trip(box, tmp_path):
+    files = write_obj(box, tmp_path / "toy.obj", texture_format="png")
+    assert [file.name for file in files] == ["toy.obj", "toy.mtl", "toy_kd.png"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(file.name for file in files)
+    again = read_mesh(files[0])
+    assert torch.equal(triangles(again), triangles(box))
+    torch.testing.assert_close(again.uvs[again.uv_faces], box.uvs[box.uv_faces])
+    assert torch.equal(again.texture["base_color"], box.texture["base_color"])
+
+
+def test_obj_names_may_hold_blanks(box, tmp_path):
+    again = read_mesh(write_obj(box, tmp_path / "my red toy.obj", texture_format="png")[0])
+    assert torch.equal(again.texture["base_color"], box.texture["base_color"])
+
+
+@pytest.mark.parametrize(
+    ("uvs", "normals", "corner"),
+    [(True, True, "f 1/1/1 "), (True, False, "f 1/1 "), (False, True, "f 1//1 "), (False, False, "f 1 ")],
+)
+def test_obj_faces_name_only_what_is_there(box, tmp_path, uvs, normals, corner):
+    mesh = box if uvs else Mesh(box.vertices, box.faces)
+    text = write_obj(mesh, tmp_path / "a.obj", normals=normals)[0].read_text()
+    assert next(line for line in text.splitlines() if line.startswith("f ")).startswith(corner)
+
+
+def test_obj_with_vertex_colours(painted, tmp_path):
+    files = write_mesh(painted, tmp_path / "a.obj")
+    assert len(files) == 1
+    torch.testing.assert_close(read_mesh(files[0]).vertex_colors, painted.vertex_colors, atol=1 / 254, rtol=0)
+
+
+@pytest.mark.parametrize("suffix", ["ply", "stl"])
+def test_plain_formats_keep_the_surface(painted, tmp_path, suffix):
+    again = read_mesh(write_mesh(painted, tmp_path / f"a.{suffix}")[0])
+    assert torch.equal(triangles(again), triangles(painted))
+    if suffix == "ply":
+        torch.testing.assert_close(again.vertex_colors, painted.vertex_colors, atol=1 / 254, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["a.glb", "a.obj", "a.ply", "a.stl"])
+def test_same_mesh_same_bytes(box, tmp_path, name):
+    first, second = write_mesh(box, tmp_path / name), write_mesh(box, tmp_path / "again" / name)
+    assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
+
+
+def test_watertight_after_reading(box, tmp_path):
+    again = read_mesh(write_glb(box, tmp_path / "a.glb"))
+    assert is_watertight(again)
+    assert not is_watertight(again.replace(faces=again.faces[1:]))
+    assert bounding_box(again).tolist() == [[0, 0, 0], [1, 2, 3]]
+
+
+@pytest.mark.parametrize("name", ["a.glb", "a.obj", "a.stl"])
+def test_a_full_disk_leaves_nothing(box, tmp_path, monkeypatch, name):
+    def full(self, data):
+        with self.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(type(tmp_path), "write_bytes", full)
+    with pytest.raises(RunFailed, match="disk is full"):
+        write_mesh(box, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.glb", "a.obj"])
+def test_a_file_that_reads_back_differently_is_not_saved(box, tmp_path, monkeypatch, name):
+    write_mesh(box, tmp_path / name)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    load = mesh_io._load
+
+    def damaged(path):
+        loaded = load(path)
+        loaded.vertices = loaded.vertices + 0.01
+        return loaded
+
+    monkeypatch.setattr(mesh_io, "_load", damaged)
+    with pytest.raises(RunFailed, match="did not read back"):
+        write_mesh(box.replace(vertices=box.vertices * 2), tmp_path / name)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_nothing_and_nan_are_refused(box, tmp_path):
+    with pytest.raises(RunFailed, match="no faces"):
+        write_glb(box.replace(faces=box.faces[:0]), tmp_path / "a.glb")
+    with pytest.raises(RunFailed, match="not finite"):
+        write_glb(box.replace(vertices=box.vertices * float("nan")), tmp_path / "a.glb")
+    with pytest.raises(UserError, match=r"\.fbx"):
+        write_mesh(box, tmp_path / "a.fbx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_is_no_folder_is_the_users_mistake(box, tmp_path):
+    (tmp_path / "file").write_text("")
+    for name in ("a.glb", "a.obj"):
+        with pytest.raises(UserError, match="Cannot write"):
+            write_mesh(box, tmp_path / "file" / name)
+
+
+def test_reading_what_is_not_a_mesh(tmp_path):
+    with pytest.raises(MissingFileError):
+        read_mesh(tmp_path / "none.glb")
+    for name in ("a.glb", "a.obj", "a.xyzzy"):
+        (tmp_path / name).write_text("hello")
+        with pytest.raises(UserError, match=name):
+            read_mesh(tmp_path / name)
