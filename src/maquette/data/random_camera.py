@@ -99,10 +99,14 @@ class RandomCameraConfig:
             entries = [value] if isinstance(value, int) else list(value)
             if len(entries) not in (1, wanted) or not all(isinstance(n, int) and n > 0 for n in entries):
                 raise ConfigError(
-                    f"data.{name}", value, f"a number above 0 or a list of {wanted} (resolution_milestones + 1)"
+                    f"data.{name}",
+                    value,
+                    f"a number above 0 or a list of {wanted} (resolution_milestones + 1)",
                 )
         if sorted(self.resolution_milestones) != list(self.resolution_milestones):
-            raise ConfigError("data.resolution_milestones", self.resolution_milestones, "steps in growing order")
+            raise ConfigError(
+                "data.resolution_milestones", self.resolution_milestones, "steps in growing order"
+            )
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,7 @@ def training_cameras(
 
 
 def turntable(cfg: RandomCameraConfig, index: Int[Tensor, "B"], views: int, closed: bool) -> CameraBatch:
-    """Views `index` of `views` around the origin, lit from the camera; `closed`: the last is the first again."""
+    """Views `index` of `views` around the origin, lit from the camera; if `closed`, first equals last."""
     steps = max(views - 1, 1) if closed else views
     azimuth = index.float() * (360.0 / steps)
     elevation = torch.full_like(azimuth, cfg.eval_elevation_deg)
@@ -254,7 +258,7 @@ class RandomCameraDataModule(Configurable, LightningDataModule):
 
     @property
     def streams(self) -> RandomStreams:
-        """The random draws of the run: those given, else those of the system, else of the seed that torch was given."""
+        """The random draws of the run: as given, else the system's, else of the seed that torch was given."""
         if self._streams is None:
             system = getattr(self.trainer, "lightning_module", None)
             self._streams = getattr(system, "streams", None) or RandomStreams(torch.initial_seed())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 import warp as wp
-import warp.geometry
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -26,10 +25,12 @@ def marching_cubes(
         Vertices (in the frame of `box`) and faces; both empty where nothing is inside.
     """
     start()
+    from warp.geometry import IsoSurfaceMarchingCubes  # initialises Warp when imported, so after start()
+
     field = level.detach().float()
     field = outside_at_border(field) if close_border else field.contiguous()
     lower, upper = box[0].tolist(), box[1].tolist()
-    vertices, indices = warp.geometry.IsoSurfaceMarchingCubes.extract(
+    vertices, indices = IsoSurfaceMarchingCubes.extract(
         wp.from_torch(field, requires_grad=False), 0.0, lower=wp.vec3(*lower), upper=wp.vec3(*upper)
     )
     if len(indices) == 0:

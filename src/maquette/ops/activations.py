@@ -24,13 +24,13 @@ class _TruncatedExp(torch.autograd.Function):
         return torch.exp(x)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
         return grad * torch.exp(x.clamp(max=GRADIENT_LIMIT))
 
 
 def truncated_exp(x: Tensor) -> Tensor:
-    """exp(x), whose gradient stops growing at x = 15 (Muller et al. 2022, Instant-NGP, its density activation)."""
+    """exp(x), whose gradient stops growing at x = 15 (Muller et al. 2022, Instant-NGP)."""
     return _TruncatedExp.apply(x)  # type: ignore[no-untyped-call, no-any-return]
 
 
@@ -63,7 +63,8 @@ _BY_NAME: dict[str, Activation] = {
 
 
 def get_activation(name: str | None) -> Activation:
-    """The activation called `name`: ours, or any function of `torch.nn.functional`; upper and lower case are the same.
+    """The activation called `name`: ours, or any function of `torch.nn.functional`; upper and lower case
+    are the same.
 
     Raises:
         UnknownNameError: there is no such activation.

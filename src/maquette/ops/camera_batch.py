@@ -1,7 +1,7 @@
 """The cameras of one step, as they travel from a datamodule to the system, the renderer and the guidance."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -54,7 +54,7 @@ class CameraBatch(MappingOutput):
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """The same batch with all its tensors on `device`."""
-        moved = {
+        moved: dict[str, Any] = {
             one.name: value.to(device, non_blocking=non_blocking)
             for one in fields(self)
             if isinstance(value := getattr(self, one.name), Tensor)
@@ -63,7 +63,7 @@ class CameraBatch(MappingOutput):
 
     def pin_memory(self) -> Self:
         """The same batch in page-locked memory, for faster copies to a GPU."""
-        pinned = {
+        pinned: dict[str, Any] = {
             one.name: value.pin_memory()
             for one in fields(self)
             if isinstance(value := getattr(self, one.name), Tensor)

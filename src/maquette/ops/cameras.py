@@ -1,8 +1,9 @@
 """Cameras on an orbit, their rays and their projection.
 
-World: right-handed, z up; azimuth 0 is +x, the front of an object, azimuth 90 is +y; elevation 90 is straight above.
-Camera: OpenGL, x right, y up, looking along -z. Angles are degrees where a name says so, `fovy` is in radians and
-vertical.
+World: right-handed, z up; azimuth 0 is +x, the front of an object, azimuth 90 is +y; elevation 90 is
+straight above.
+Camera: OpenGL, x right, y up, looking along -z. Angles are degrees where a name says so, `fovy` is in
+radians and vertical.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ def look_at(
 ) -> Float[Tensor, "B 4 4"]:
     """Camera-to-world matrices with columns right, up, backward, position.
 
-    Looking straight along `up` leaves the roll open: the picture's top then points away from the front (-x from above,
-    +x from below), the limit of an orbit at azimuth 0.
+    Looking straight along `up` leaves the roll open: the picture's top then points away from the front (-x
+    from above, +x from below), the limit of an orbit at azimuth 0.
     """
     forward = F.normalize(center - position, dim=-1)
     right = torch.linalg.cross(forward, up, dim=-1)

@@ -19,8 +19,9 @@ def orient(
 ) -> Float[Tensor, ""]:
     """Penalty for visible normals that face away from the camera, a mean over covered rays.
 
-    `sum w max(0, n . d)^2` (Verbin et al. 2022, Ref-NeRF, eq. 11) with the weights held fixed; `directions` point from
-    the camera into the scene. The sum is divided by the number of rays with any opacity.
+    `sum w max(0, n . d)^2` (Verbin et al. 2022, Ref-NeRF, eq. 11) with the weights held fixed;
+    `directions` point from the camera into the scene. The sum is divided by the number of rays with any
+    opacity.
     """
     facing_away = (normal * directions).sum(dim=-1).clamp(min=0.0)
     covered = (opacity > 0).sum().clamp(min=1)
@@ -35,8 +36,8 @@ def sparsity(opacity: Float[Tensor, "*N"]) -> Float[Tensor, ""]:
 def opaque(opacity: Float[Tensor, "*N"], margin: float = 1e-3) -> Float[Tensor, ""]:
     """Binary entropy of the opacity (nats): prefers pixels that are fully covered or fully empty.
 
-    The cross-entropy of o with itself, as in Lombardi et al. 2019 (Neural Volumes) for a beta prior of opacity; o is
-    kept `margin` away from 0 and 1, where the gradient would be infinite.
+    The cross-entropy of o with itself, as in Lombardi et al. 2019 (Neural Volumes) for a beta prior of
+    opacity; o is kept `margin` away from 0 and 1, where the gradient would be infinite.
     """
     inside = opacity.clamp(margin, 1.0 - margin)
     return F.binary_cross_entropy(inside, inside)
@@ -45,7 +46,8 @@ def opaque(opacity: Float[Tensor, "*N"], margin: float = 1e-3) -> Float[Tensor, 
 def z_variance(
     variance: Float[Tensor, "*N"], opacity: Float[Tensor, "*N"], threshold: float = OPAQUE_FROM
 ) -> Float[Tensor, ""]:
-    """Mean variance of depth along covered rays: prefers thin surfaces (Zhu and Zhuang 2023, HiFA, section 3.3).
+    """Mean variance of depth along covered rays: prefers thin surfaces (Zhu and Zhuang 2023, HiFA, section
+    3.3).
 
     Zero where no ray is covered.
     """

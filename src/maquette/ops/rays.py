@@ -1,7 +1,7 @@
 """Rays and the samples on them.
 
-Samples of many rays lie packed in one row of S entries, ray by ray; `packed` (R, 2) holds the first sample and the
-number of samples of each ray.
+Samples of many rays lie packed in one row of S entries, ray by ray; `packed` (R, 2) holds the first sample
+and the number of samples of each ray.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def visible_samples(
     alpha_threshold: float,
     early_stop_eps: float,
 ) -> Bool[Tensor, "S"]:
-    """Samples that can contribute: alpha at least the threshold, transmittance before them at least the epsilon."""
+    """Samples that can contribute: neither more transparent than the threshold nor hidden behind others."""
     tau = sigma * delta
     transmittance = torch.exp(-exclusive_sum(tau, packed, ray_indices))
     return (-torch.expm1(-tau) >= alpha_threshold) & (transmittance >= early_stop_eps)

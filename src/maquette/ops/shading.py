@@ -21,7 +21,8 @@ def lambert(
     diffuse: Float[Tensor, "*N 3"] | Float[Tensor, "3"],
     ambient: Float[Tensor, "*N 3"] | Float[Tensor, "3"],
 ) -> Float[Tensor, "*N 3"]:
-    """Light that a matte surface sends on, per unit of albedo: `ambient + diffuse max(0, n . l)` (Lambert 1760).
+    """Light that a matte surface sends on, per unit of albedo: `ambient + diffuse max(0, n . l)` (Lambert
+    1760).
 
     The form with an ambient term is that of Poole et al. 2022, DreamFusion, eq. 6.
     """
@@ -52,4 +53,5 @@ def spherical_light(
     y = torch.linalg.cross(z, x, dim=-1)
     level = torch.cos(elevation)[:, None]
     around = torch.cos(azimuth)[:, None] * x + torch.sin(azimuth)[:, None] * y
-    return distance[:, None] * (level * around + torch.sin(elevation)[:, None] * z)
+    placed: Tensor = distance[:, None] * (level * around + torch.sin(elevation)[:, None] * z)
+    return placed

@@ -1,8 +1,8 @@
 """Coordinate frames, from an object to the pixel it covers.
 
-object -> world (z up, +x front) -> view (OpenGL: x right, y up, looking along -z) -> clip -> NDC -> screen (pixels, x to
-the right, y downwards, the centre of the first pixel at 0.5). The projection of this project flips y already in clip
-space, so rows of NDC run downwards as rows of a picture do.
+object -> world (z up, +x front) -> view (OpenGL: x right, y up, looking along -z) -> clip -> NDC -> screen
+(pixels, x to the right, y downwards, the centre of the first pixel at 0.5). The projection of this project
+flips y already in clip space, so rows of NDC run downwards as rows of a picture do.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Volume rendering on dense rays (every ray the same number of samples), and the space that a field lives in."""
+"""Volume rendering on dense rays (the same number of samples on each), and the space a field lives in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def alpha_composite(sigma: Float[Tensor, "R S"], delta: Float[Tensor, "R S"]) -> Float[Tensor, "R S"]:
-    """Compositing weights along each ray; rows sum to the ray's opacity (Max 1995; Mildenhall et al. 2020, eq. 3)."""
+    """Compositing weights along each ray; rows sum to the ray's opacity (Mildenhall et al. 2020, eq. 3)."""
     tau = sigma * delta
     before = torch.cumsum(tau, dim=-1) - tau
     return torch.exp(-before) * -torch.expm1(-tau)
@@ -29,8 +29,8 @@ def contract(
 ) -> Float[Tensor, "*N 3"]:
     """World points in [0, 1], where an encoding can read them.
 
-    Bounded: the box fills the unit cube. Unbounded: the box fills its middle, everything outside is drawn in by
-    `x -> (2 - 1/|x|) x/|x|` (Barron et al. 2022, Mip-NeRF 360, eq. 10).
+    Bounded: the box fills the unit cube. Unbounded: the box fills its middle, everything outside is drawn
+    in by `x -> (2 - 1/|x|) x/|x|` (Barron et al. 2022, Mip-NeRF 360, eq. 10).
     """
     unit = scale_to_unit(points, box)
     if not unbounded:
@@ -44,7 +44,7 @@ def contract(
 def stratified_edges(
     near: Float[Tensor, "R"], far: Float[Tensor, "R"], n: int, jitter: Float[Tensor, "R"] | None = None
 ) -> Float[Tensor, "R n+1"]:
-    """Edges of n equal intervals between near and far; `jitter` in [0, 1) moves the inner edges by part of one."""
+    """Edges of n equal intervals from near to far; `jitter` in [0, 1) moves the inner ones by part of one."""
     steps = torch.linspace(0.0, 1.0, n + 1, dtype=near.dtype, device=near.device).expand(len(near), -1)
     if jitter is not None:
         moved = steps[:, 1:-1] + (jitter[:, None] - 0.5) / n
@@ -53,12 +53,13 @@ def stratified_edges(
 
 
 def silhouette_level(density: Float[Tensor, "X Y Z"], cell: float) -> tuple[float, float]:
-    """The density whose isosurface has the silhouette of the rendered volume, and the volume's largest opacity.
+    """The density whose isosurface has the silhouette of the rendered volume, and the volume's largest
+    opacity.
 
-    Along the three axes, a line of cells belongs to the picture if its opacity is at least one half, and to the
-    isosurface of level L if its largest density exceeds L. The level with the fewest lines in disagreement is
-    returned, in the middle of its plateau; a volume with a sharp edge gives half of its inner density. If no line is
-    half opaque the level is half of the largest density.
+    Along the three axes, a line of cells belongs to the picture if its opacity is at least one half, and
+    to the isosurface of level L if its largest density exceeds L. The level with the fewest lines in
+    disagreement is returned, in the middle of its plateau; a volume with a sharp edge gives half of its
+    inner density. If no line is half opaque the level is half of the largest density.
 
     Args:
         density: samples of the field at the nodes of a regular grid.

@@ -45,10 +45,8 @@ class BaseBackground(BaseModule):
         """Colours of unit world directions from the camera; `rng` has a row for each picture."""
         raise NotImplementedError
 
-    def augment(
-        self, color: Float[Tensor, "B H W C"], rng: StepRandom | None
-    ) -> Float[Tensor, "B H W C"]:
-        """In training, `color` with some pictures replaced by one random colour each, if the config asks for it."""
+    def augment(self, color: Float[Tensor, "B H W C"], rng: StepRandom | None) -> Float[Tensor, "B H W C"]:
+        """`color`, in training with some pictures replaced by one random colour each (`random_aug`)."""
         if not (self.training and self.cfg.random_aug) or rng is None:
             return color
         channels = 1 if self.cfg.random_aug_grey else self.cfg.n_output_dims

@@ -93,7 +93,9 @@ class BaseImplicitGeometry(BaseGeometry):
                 raise ConfigError("system.geometry.radius", self.radius, "a number above 0")
             if self.isosurface_method not in ISOSURFACE_METHODS:
                 raise ConfigError(
-                    "system.geometry.isosurface_method", self.isosurface_method, f"one of {ISOSURFACE_METHODS}"
+                    "system.geometry.isosurface_method",
+                    self.isosurface_method,
+                    f"one of {ISOSURFACE_METHODS}",
                 )
             if self.isosurface_resolution < 4:
                 raise ConfigError(
@@ -124,7 +126,7 @@ class BaseImplicitGeometry(BaseGeometry):
         raise NotImplementedError
 
     def forward_field(self, points: Float[Tensor, "*N 3"]) -> tuple[Tensor, Tensor | None]:
-        """The field whose level set is the surface (*N, 1), and a deformation of grid nodes (*N, 3) or None."""
+        """The field whose level set is the surface (*N, 1), and offsets of grid nodes (*N, 3) or None."""
         raise NotImplementedError
 
     def forward_level(self, field: Float[Tensor, "*N 1"], threshold: float) -> Float[Tensor, "*N 1"]:
@@ -188,7 +190,9 @@ class BaseImplicitGeometry(BaseGeometry):
         lower, upper = mesh.vertices.amin(dim=0), mesh.vertices.amax(dim=0)
         cell = (self.bbox[1] - self.bbox[0]) / (self.cfg.isosurface_resolution - 1)
         margin = torch.maximum(MARGIN * (upper - lower), cell)
-        return torch.stack([(lower - margin).clamp(min=self.bbox[0]), (upper + margin).clamp(max=self.bbox[1])])
+        return torch.stack(
+            [(lower - margin).clamp(min=self.bbox[0]), (upper + margin).clamp(max=self.bbox[1])]
+        )
 
     def _outlier_fraction(self, mesh: Mesh) -> float:
         wanted = self.cfg.isosurface_outlier_n_faces_threshold

@@ -68,7 +68,7 @@ class ImplicitVolume(BaseImplicitGeometry):
         )
         """The networks."""
         normal_type: str | None = "finite_difference"
-        """analytic, finite_difference (3 more evaluations), finite_difference_laplacian (6), pred, or null."""
+        """analytic, finite_difference (3 evaluations), finite_difference_laplacian (6), pred, or null."""
         finite_difference_normal_eps: float = 0.01
         """Step of finite differences, world units."""
         anneal_density_blob_std_config: dict[str, Any] | None = None
@@ -142,7 +142,10 @@ class ImplicitVolume(BaseImplicitGeometry):
         if not opacity >= FAINT:
             raise RunFailed(
                 "The asset is empty: nothing in it is visible.",
-                [f"largest opacity along an axis: {opacity:.3g}", f"largest density: {float(field.max()):.3g}"],
+                [
+                    f"largest opacity along an axis: {opacity:.3g}",
+                    f"largest density: {float(field.max()):.3g}",
+                ],
                 "train longer, or lower system.loss.lambda_sparsity",
             )
         if opacity < 0.5:
@@ -210,7 +213,9 @@ class ImplicitVolume(BaseImplicitGeometry):
         if kind == "pred":
             return F.normalize(self.normal_network(encoded), dim=-1)
         if kind == "analytic":
-            slope = torch.autograd.grad(density.sum(), points, create_graph=self.training, retain_graph=True)[0]
+            slope = torch.autograd.grad(density.sum(), points, create_graph=self.training, retain_graph=True)[
+                0
+            ]
         else:
             slope = self._difference(points, density, central=kind == "finite_difference_laplacian")
         return -F.normalize(slope, dim=-1)

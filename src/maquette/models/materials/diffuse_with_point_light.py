@@ -80,7 +80,7 @@ class DiffuseWithPointLightMaterial(BaseMaterial):
         shading: Shading | None = None,
         **kwargs: Any,
     ) -> Float[Tensor, "*N 3"]:
-        """Colours of points; `shading` and `ambient_ratio` (0 all diffuse, 1 all ambient) overrule the random choice."""
+        """Colours of points; `shading` and `ambient_ratio` (0: all diffuse) overrule the random choice."""
         albedo = self.activation(features[..., :3])
         shading = shading or self.choose_shading(rng)
         if shading == "albedo":

@@ -36,7 +36,9 @@ class NoMaterial(BaseMaterial):
         def __post_init__(self) -> None:
             if self.mlp_network_config is not None and self.input_feature_dims is None:
                 raise ConfigError(
-                    "system.material.input_feature_dims", None, "the number of features, for mlp_network_config"
+                    "system.material.input_feature_dims",
+                    None,
+                    "the number of features, for mlp_network_config",
                 )
 
     def configure(self, *args: Any, **kwargs: Any) -> None:

@@ -31,7 +31,9 @@ def take(config: dict[str, Any], allowed: Mapping[str, Any], what: str) -> dict[
     """
     for key, value in config.items():
         if key not in allowed:
-            raise UnknownKeyError(f"{what}.{key}", difflib.get_close_matches(key, allowed, n=3), list(allowed))
+            raise UnknownKeyError(
+                f"{what}.{key}", difflib.get_close_matches(key, allowed, n=3), list(allowed)
+            )
         _check_type(f"{what}.{key}", value, allowed[key])
     return {**allowed, **config}
 

@@ -39,7 +39,9 @@ ENCODINGS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
 class Encoding(Updateable, nn.Module):
     """An encoding of coordinates in [0, 1], with the coordinates themselves (as 2x - 1) in front if asked."""
 
-    def __init__(self, n_input_dims: int, encoding: nn.Module, n_encoded_dims: int, include_xyz: bool) -> None:
+    def __init__(
+        self, n_input_dims: int, encoding: nn.Module, n_encoded_dims: int, include_xyz: bool
+    ) -> None:
         super().__init__()
         self.encoding = encoding
         self.include_xyz = include_xyz
@@ -74,4 +76,5 @@ def get_encoding(n_input_dims: int, cfg: NetworkConfig) -> Encoding:
     if cls is nn.Identity:
         return Encoding(n_input_dims, cls(), n_input_dims, include_xyz)
     encoding = cls(n_input_dims, **options)
-    return Encoding(n_input_dims, encoding, int(encoding.n_output_dims), include_xyz)  # type: ignore[arg-type]
+    return Encoding(n_input_dims, encoding, int(encoding.n_output_dims), include_xyz)  # type:
+    ignore[arg - type]

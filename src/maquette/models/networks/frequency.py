@@ -34,7 +34,8 @@ class Frequency(nn.Module):
 
 
 class ProgressiveBandFrequency(Updateable, Frequency):
-    """Octaves that fade in over `n_masking_step` steps (Park et al. 2021, Nerfies, eq. 8); 0: all from the start.
+    """Octaves that fade in over `n_masking_step` steps (Park et al. 2021, Nerfies, eq. 8); 0: all from the
+    start.
 
     Takes coordinates in [0, 1] and reads them as [-1, 1].
     """

@@ -53,7 +53,7 @@ class HashGrid(nn.Module):
 
 
 class ProgressiveBandHashGrid(Updateable, HashGrid):
-    """A hash grid whose finer levels come in one after the other (Li et al. 2023, Neuralangelo, section 3.2)."""
+    """A hash grid whose finer levels come in one after the other (Li et al. 2023, Neuralangelo, 3.2)."""
 
     def __init__(
         self, n_input_dims: int, *, start_level: int, start_step: int, update_steps: int, **grid: float

@@ -1,8 +1,9 @@
 """Initialisation keyed by name, so that it depends on the seed and on nothing that was built before.
 
-A module that owns parameters implements `init_from(generator)`. It calls that itself when it is built (with the seed torch
-was given), so it is never without values; `init_parameters` draws all of a tree again, each module from a generator of
-its own qualified name. Adding a module to a system, or building two in another order, then changes no other module.
+A module that owns parameters implements `init_from(generator)`. It calls that itself when it is built
+(with the seed torch was given), so it is never without values; `init_parameters` draws all of a tree
+again, each module from a generator of its own qualified name. Adding a module to a system, or building two
+in another order, then changes no other module.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ class KeyedInit(Protocol):
 
 
 def init_parameters(module: nn.Module, seed: int, prefix: str = "") -> None:
-    """Draw the parameters of everything below `module` that implements `KeyedInit`, keyed by (seed, qualified name).
+    """Draw the parameters of everything below `module` that implements `KeyedInit`, keyed by (seed,
+    qualified name).
 
-    Modules whose config takes their weights from a file (`weights: path:name`), and everything below them, keep what they
-    loaded. Modules of other libraries (a pretrained UNet, say) are never touched.
+    Modules whose config takes their weights from a file (`weights: path:name`), and everything below them,
+    keep what they loaded. Modules of other libraries (a pretrained UNet, say) are never touched.
 
     Args:
         module: the root.

@@ -14,7 +14,8 @@ MAX_DEGREE = 4
 def spherical_harmonics(d: Float[Tensor, "N 3"], degree: int) -> Float[Tensor, "N K"]:
     """The first `degree` bands (degree^2 values) at unit directions, orthonormal over the sphere.
 
-    Real form with the Condon-Shortley phase, band by band (Sloan 2008, Stupid Spherical Harmonics Tricks, appendix A2).
+    Real form with the Condon-Shortley phase, band by band (Sloan 2008, Stupid Spherical Harmonics Tricks,
+    appendix A2).
     """
     x, y, z = d.unbind(dim=-1)
     bands = [torch.full_like(x, 0.28209479177387814)]

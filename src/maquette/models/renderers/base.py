@@ -20,7 +20,8 @@ from maquette.models.materials.base import BaseMaterial
 class RenderOutput(MappingOutput):
     """Pictures of B views, and in training the S samples behind them.
 
-    What the geometry gave for the samples (`density`, `features`, `normal`, ...) is in `extras` under its own names.
+    What the geometry gave for the samples (`density`, `features`, `normal`, ...) is in `extras` under its
+    own names.
     """
 
     comp_rgb: Float[Tensor, "B H W C"] | None = None
@@ -51,7 +52,7 @@ class RenderOutput(MappingOutput):
 
 
 class BaseRenderer(BaseModule):
-    """Draws a geometry; holds references to it, its material and the background, which are modules of the system."""
+    """Draws a geometry; refers to it, its material and the background, which the system owns."""
 
     kind: ClassVar[str] = "renderer"
 

@@ -44,7 +44,9 @@ class Samples:
     def select(self, keep: Tensor) -> Samples:
         """Only the marked intervals."""
         ray_indices = self.ray_indices[keep]
-        return Samples(pack(ray_indices, len(self.packed)), ray_indices, self.t_starts[keep], self.t_ends[keep])
+        return Samples(
+            pack(ray_indices, len(self.packed)), ray_indices, self.t_starts[keep], self.t_ends[keep]
+        )
 
 
 def jitter_keys(name: str, rng: StepRandom | None, views: int) -> list[int | None]:
@@ -63,7 +65,7 @@ def march_views(
     far: float,
     rng: StepRandom | None,
 ) -> Samples:
-    """Equal steps through occupied cells; each view has its own jitter, so a batch is only a stack of views."""
+    """Equal steps through occupied cells; each view has its own jitter: a batch is only a stack of views."""
     box = grid.box.flatten()
     marched = [
         march_rays(origins, directions, grid.binaries, box, step_size, near, far, key)
@@ -89,14 +91,12 @@ def prune(
     density: DensityFn,
     alpha_threshold: float,
 ) -> Samples:
-    """Without the intervals that are transparent or hidden; costs one evaluation of the density without gradient."""
+    """Without the intervals that are transparent or hidden; costs an evaluation of the density."""
     if len(samples.ray_indices) == 0:
         return samples
     sigma = density(samples.positions(rays_o, rays_d)).reshape(-1)
     delta = samples.t_ends - samples.t_starts
-    keep = visible_samples(
-        sigma, delta, samples.packed, samples.ray_indices, alpha_threshold, EARLY_STOP
-    )
+    keep = visible_samples(sigma, delta, samples.packed, samples.ray_indices, alpha_threshold, EARLY_STOP)
     return samples.select(keep)
 
 
@@ -112,7 +112,7 @@ def importance_views(
     far: float,
     rng: StepRandom | None,
 ) -> Samples:
-    """Equal intervals first, then more where their weights are (Mildenhall et al. 2020, NeRF, section 5.2); the union."""
+    """Equal intervals, then more where their weights are; the union (Mildenhall et al. 2020, NeRF, 5.2)."""
     views, rays_per_view = rays_o.shape[:2]
     origins, directions = rays_o.reshape(-1, 3), rays_d.reshape(-1, 3)
     entry, leave = intersect_box(origins, directions, box)

@@ -48,7 +48,12 @@ class _Rays:
         for i in range(len(self.origins)):
             for start in range(0, self.origins.shape[1], size):
                 rows = slice(start, start + size)
-                yield _Rays(self.origins[i : i + 1, rows], self.directions[i : i + 1, rows], self.lights[i : i + 1], None)
+                yield _Rays(
+                    self.origins[i : i + 1, rows],
+                    self.directions[i : i + 1, rows],
+                    self.lights[i : i + 1],
+                    None,
+                )
 
 
 @dataclass
@@ -62,7 +67,7 @@ class _Shaded:
 
 @register("nerf-volume-renderer")
 class NeRFVolumeRenderer(BaseRenderer):
-    """Samples along rays, their field, their colours, and the integral (Mildenhall et al. 2020, NeRF, section 4)."""
+    """Samples along rays, their field, their colours, and the integral (Mildenhall et al. 2020, NeRF, 4)."""
 
     @dataclass(kw_only=True)
     class Config(BaseRenderer.Config):
@@ -122,7 +127,9 @@ class NeRFVolumeRenderer(BaseRenderer):
         """Keep the references and make the occupancy grid."""
         super().configure(geometry, material, background)
         if material.requires_normal and getattr(geometry.cfg, "normal_type", "any") is None:
-            raise ConfigError("system.geometry.normal_type", None, "a type of normal: the material needs normals")
+            raise ConfigError(
+                "system.geometry.normal_type", None, "a type of normal: the material needs normals"
+            )
         self.step_size = 2.0 * math.sqrt(3.0) * self.cfg.radius / self.cfg.num_samples_per_ray
         self.grid: OccupancyGrid | None = None
         if self.cfg.estimator == "occgrid":
@@ -201,7 +208,7 @@ class NeRFVolumeRenderer(BaseRenderer):
         return _Shaded(points, geometry, rgb)
 
     def _composite(self, rays: _Rays, samples: Samples, shaded: _Shaded) -> RenderOutput:
-        """Integrate colour, depth and normal; depth is measured from the middle of the box for its variance."""
+        """Integrate colour, depth and normal; the variance of depth is taken around the box's middle."""
         channels = shaded.rgb.shape[-1]
         origins, directions = rays.flat
         middle = -(origins * directions).sum(dim=-1, keepdim=True)

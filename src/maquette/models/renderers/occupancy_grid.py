@@ -16,7 +16,7 @@ UPDATE_EVERY = 16
 DECAY = 0.95
 """Factor on what a cell held, at each update."""
 THRESHOLD = 0.01
-"""A cell whose optical thickness over one step is below this counts as empty (or below the mean, if that is less)."""
+"""A cell with less optical thickness over a step than this (or than the mean, if less) counts as empty."""
 
 
 class OccupancyGrid(nn.Module):
