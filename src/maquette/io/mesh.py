@@ -154,12 +154,21 @@ def _write_plain(mesh: Mesh, path: Path) -> Path:
 
 def _load(path: Path) -> trimesh.Trimesh:
     try:
-        loaded: Any = trimesh.load(path, force="mesh", process=False)
+        loaded = _as_one(trimesh.load_scene(path, process=False))
     except (ValueError, KeyError, IndexError, TypeError, NotImplementedError) as err:
         raise UserError(f"{path} is not a mesh that can be read.", [str(err)]) from err
     if not isinstance(loaded, trimesh.Trimesh) or len(loaded.faces) == 0:
         raise UserError(f"{path} holds no faces.")
     return loaded
+
+
+def _as_one(scene: trimesh.Scene) -> Any:
+    """The only geometry as it is stored; several, or a moved one, put together in the scene's frame."""
+    if len(scene.geometry) == 1 and len(scene.graph.nodes_geometry) == 1:
+        transform, name = scene.graph[scene.graph.nodes_geometry[0]]
+        if np.allclose(transform, np.eye(4), rtol=0.0, atol=0.0):
+            return scene.geometry[name]
+    return scene.to_mesh()
 
 
 def _vertex_colors(visual: Any, n_vertices: int) -> Float[Tensor, "V 3"] | None:
