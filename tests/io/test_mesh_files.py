@@ -215,7 +215,7 @@ def test_a_file_that_reads_back_differently_is_not_saved(box, tmp_path, monkeypa
 
 def test_nothing_and_nan_are_refused(box, tmp_path):
     with pytest.raises(RunFailed, match="no faces"):
-        write_glb(box.replace(faces=box.faces[:0]), tmp_path / "a.glb")
+        write_glb(Mesh(box.vertices, box.faces[:0]), tmp_path / "a.glb")
     with pytest.raises(RunFailed, match="not finite"):
         write_glb(box.replace(vertices=box.vertices * float("nan")), tmp_path / "a.glb")
     with pytest.raises(UserError, match=r"\.fbx"):

@@ -167,11 +167,13 @@ def select_faces(mesh: Mesh, keep: Bool[Tensor, F]) -> Mesh:
     """The faces marked in `keep`, with vertices and texture coordinates that nothing uses left out."""
     faces, used = _compact(mesh.faces[keep], mesh.n_vertices)
     colors = None if mesh.vertex_colors is None else mesh.vertex_colors[used]
-    selected = mesh.replace(vertices=mesh.vertices[used], faces=faces, vertex_colors=colors)
-    if mesh.uvs is None or mesh.uv_faces is None:
-        return selected
-    uv_faces, used_uvs = _compact(mesh.uv_faces[keep], int(mesh.uvs.shape[0]))
-    return selected.replace(uvs=mesh.uvs[used_uvs], uv_faces=uv_faces)
+    uvs, uv_faces = None, None
+    if mesh.uvs is not None and mesh.uv_faces is not None:
+        uv_faces, used_uvs = _compact(mesh.uv_faces[keep], int(mesh.uvs.shape[0]))
+        uvs = mesh.uvs[used_uvs]
+    return mesh.replace(
+        vertices=mesh.vertices[used], faces=faces, vertex_colors=colors, uvs=uvs, uv_faces=uv_faces
+    )
 
 
 def remove_degenerate_faces(mesh: Mesh, min_area: float = 0.0) -> Mesh:
