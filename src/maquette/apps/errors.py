@@ -1,0 +1,61 @@
+"""The one place where an error becomes text and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from maquette.core.errors import MaquetteError
+from maquette.core.paths import cache_dir
+
+INTERRUPTED = 130
+
+
+def report(command: Callable[[], int], verbose: bool = False) -> int:
+    """Run ``command``; whatever it raises becomes one screen on stderr and an exit code.
+
+    Expected errors are shown without a traceback, unless ``verbose``. Of the others the traceback is kept in a file.
+    """
+    try:
+        return command()
+    except MaquetteError as err:
+        _say(f"error: {err}")
+        if verbose:
+            _say("".join(traceback.format_exception(err)))
+        return err.exit_code
+    except KeyboardInterrupt:
+        _say("Interrupted.")
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of a pipe has gone: nobody is left to tell
+        return 1
+    except Exception as err:
+        _say(_unforeseen(err, verbose))
+        return 1
+
+
+def _unforeseen(err: Exception, verbose: bool) -> str:
+    text = "".join(traceback.format_exception(err))
+    first = (str(err).strip() or "no message").splitlines()[0]
+    lines = [f"error: Something unforeseen happened: {type(err).__name__}: {first}"]
+    log = _keep(text)
+    if log is not None:
+        lines.append(f"  The traceback is in {log}")
+    return "\n".join([*lines, text]) if verbose else "\n".join(lines)
+
+
+def _keep(text: str) -> Path | None:
+    try:
+        path = cache_dir("logs") / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
+        path.write_text(text, encoding="utf-8")
+    except OSError:
+        return None
+    return path
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text.rstrip() + "\n")

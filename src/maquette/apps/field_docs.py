@@ -1,0 +1,60 @@
+"""The options of a module, with the text that stands below each in its source."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FieldDoc:
+    """One option."""
+
+    name: str
+    type: str
+    default: str
+    doc: str
+
+
+def field_docs(module: type) -> list[FieldDoc]:
+    """Every field of the module's ``Config``, inherited ones first."""
+    config = getattr(module, "Config", None)
+    if config is None or not dataclasses.is_dataclass(config):
+        return []
+    docs: dict[str, str] = {}
+    for base in reversed(config.__mro__[:-1]):
+        docs |= _docs_in_source(base)
+    return [
+        FieldDoc(one.name, _type(one.type), _default(one), docs.get(one.name, ""))
+        for one in dataclasses.fields(config)
+    ]
+
+
+def _docs_in_source(config: type) -> dict[str, str]:
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(config)))
+    except (OSError, TypeError, SyntaxError):
+        return {}
+    body = tree.body[0].body if tree.body and isinstance(tree.body[0], ast.ClassDef) else []
+    return {
+        field.target.id: " ".join(inspect.cleandoc(text.value.value).split())
+        for field, text in zip(body, body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
+
+
+def _type(annotation: object) -> str:
+    return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+
+
+def _default(one: dataclasses.Field[object]) -> str:
+    if one.default is not dataclasses.MISSING:
+        return repr(one.default)
+    return repr(one.default_factory()) if one.default_factory is not dataclasses.MISSING else "(required)"

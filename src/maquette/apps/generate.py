@@ -1,0 +1,44 @@
+"""``maquette generate PROMPT``: the friendly face of ``launch --train``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from maquette.apps.running import add_output_arguments, execute, load
+from maquette.core.errors import UserError
+
+ACCEPTS_OVERRIDES = True
+DEFAULT_RECIPE = "first-light"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.epilog = (
+        "Leaves mesh.glb, turntable.mp4, preview.png and config.yaml in the run folder.\n"
+        "Settings of the recipe can follow as key.path=value; `maquette show config` lists recipes."
+    )
+    parser.add_argument("prompt", metavar="PROMPT", help="what to make, in quotes")
+    parser.add_argument(
+        "--recipe", default=DEFAULT_RECIPE, metavar="R", help="recipe name or file (%(default)s)"
+    )
+    parser.add_argument(
+        "--prior", metavar="P", help="diffusion model: folder, hub name, or maquette/toyworld"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="another seed gives another asset")
+    parser.add_argument("--steps", type=int, metavar="N", help="optimisation steps")
+    add_output_arguments(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Generate the asset and print where it is."""
+    if not args.prompt.strip():
+        raise UserError("The prompt is empty.", hint='say what to make: maquette generate "a red mushroom"')
+    options = {
+        "system.prompt_processor.prompt": args.prompt,
+        "system.prompt_processor.pretrained_model_name_or_path": args.prior,
+        "seed": args.seed,
+        "trainer.max_steps": args.steps,
+    }
+    cfg = load(args.recipe, args.overrides, options, args)
+    return execute(cfg, "train", args, raw=Path(args.recipe))

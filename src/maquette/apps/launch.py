@@ -1,0 +1,88 @@
+"""``maquette launch``: a recipe, carried out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from maquette.apps.running import add_output_arguments, execute, load
+from maquette.core.device import select_gpus
+from maquette.core.errors import MissingFileError, UserError
+
+ACCEPTS_OVERRIDES = True
+MODES = ("train", "validate", "test", "export")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.epilog = "Settings of the recipe follow as key.path=value, for example trainer.max_steps=2000."
+    parser.add_argument(
+        "--config", metavar="F", help="recipe: a YAML file, or the name of one that comes along"
+    )
+    for mode, text in zip(
+        MODES, ("optimise, then test and export", "a few views", "all views", "files"), strict=True
+    ):
+        parser.add_argument(f"--{mode}", action="store_true", help=text)
+    parser.add_argument("--resume", metavar="RUN", help="a run folder: continue it, or use its weights")
+    parser.add_argument(
+        "--gpu", default="0", metavar="N", help="GPUs to show; CUDA_VISIBLE_DEVICES wins (%(default)s)"
+    )
+    parser.add_argument("--gradio", action="store_true", help="live page (not available yet)")
+    parser.add_argument("--typecheck", action="store_true", help="check shapes of tensors at run time (slow)")
+    add_output_arguments(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Carry out the one mode that was asked for."""
+    mode = chosen_mode(args)
+    if args.gradio:
+        raise UserError("The live page is not available yet.", hint="leave --gradio out")
+    if args.typecheck:
+        check_shapes()
+    select_gpus(args.gpu)
+    config, resume = _sources(args)
+    options = {"run_dir": str(resume.parent.parent) if resume and args.out is None else None}
+    cfg = load(config, args.overrides, options, args)
+    return execute(cfg, mode, args, raw=Path(config), resume=resume)
+
+
+def chosen_mode(args: argparse.Namespace) -> str:
+    """The mode; ``--resume`` alone means train.
+
+    Raises:
+        UserError: none was given, or two.
+    """
+    asked = [mode for mode in MODES if getattr(args, mode)]
+    if len(asked) > 1:
+        raise UserError(f"Only one mode at a time, not {' and '.join('--' + mode for mode in asked)}.")
+    if not asked and args.resume is None:
+        raise UserError("No mode was given.", hint="add one of --train, --validate, --test, --export")
+    return asked[0] if asked else "train"
+
+
+def check_shapes() -> None:
+    """Have jaxtyping check the annotations of every module imported from here on."""
+    from jaxtyping import install_import_hook
+
+    install_import_hook("maquette", "beartype.beartype")
+
+
+def _sources(args: argparse.Namespace) -> tuple[str, Path | None]:
+    """The recipe and the checkpoint."""
+    if args.resume is None:
+        if args.config is None:
+            raise UserError(
+                "No recipe was given.",
+                hint="--config FILE, or --resume RUN; `maquette show config` lists some",
+            )
+        return args.config, None
+    folder = Path(args.resume)
+    if folder.is_file():
+        folder = folder.parent.parent
+    checkpoint = Path(args.resume) if Path(args.resume).is_file() else folder / "ckpts" / "last.ckpt"
+    recipe = folder / "configs" / "parsed.yaml"
+    if not checkpoint.is_file():
+        raise MissingFileError(checkpoint, "checkpoint", hint="give a run folder that has ckpts/last.ckpt")
+    if args.config is None and not recipe.is_file():
+        raise MissingFileError(recipe, "recipe of the run", hint="give it with --config")
+    return args.config or str(recipe), checkpoint

@@ -1,0 +1,77 @@
+"""What ``generate`` and ``launch`` share: read the recipe, carry it out, say what came of it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from maquette.apps.errors import INTERRUPTED
+from maquette.apps.progress_bar import ProgressBar
+from maquette.core.config import ExperimentConfig, load_config
+from maquette.core.errors import UserError
+from maquette.core.log import setup_logging
+from maquette.core.registry import load_extension
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that every command with a run folder has."""
+    parser.add_argument("--out", metavar="DIR", help="run folder (default: a dated one under outputs/)")
+    parser.add_argument("--overwrite", action="store_true", help="with --out: replace the run that is in DIR")
+    parser.add_argument(
+        "--extension", action="append", default=[], metavar="PATH", help="load your own modules"
+    )
+    parser.add_argument("--verbose", action="store_true", help="show what the libraries say, and tracebacks")
+
+
+def load(
+    recipe: str, words: Sequence[str], options: Mapping[str, Any], args: argparse.Namespace
+) -> ExperimentConfig:
+    """The config of a recipe, ``key.path=value`` words, and the options that were given (not None)."""
+    setup_logging(args.verbose)
+    for path in args.extension:
+        load_extension(path)
+    given = {key: value for key, value in options.items() if value is not None}
+    if args.out is not None:
+        given["run_dir"] = args.out
+    cfg = load_config(recipe, words, given)
+    cfg.extensions = [*cfg.extensions, *(path for path in args.extension if path not in cfg.extensions)]
+    return cfg
+
+
+def execute(
+    cfg: ExperimentConfig, mode: str, args: argparse.Namespace, *, raw: Path, resume: Path | None = None
+) -> int:
+    """Carry out a config; returns the exit code."""
+    if args.overwrite and args.out is None:
+        raise UserError("--overwrite needs --out DIR.")
+    console = Console(stderr=True)
+    with ProgressBar(console) as bar:
+        setup_logging(args.verbose, bar.log_handler())
+        from maquette.training.run import run
+
+        result = run(
+            cfg, mode, listeners=[bar], resume=resume, raw=raw, overwrite=args.overwrite, verbose=args.verbose
+        )
+    _summarise(result, Console(highlight=False, soft_wrap=True))
+    return INTERRUPTED if result.interrupted else 0
+
+
+def _summarise(result: Any, console: Console) -> None:
+    minutes, seconds = divmod(round(result.total_seconds), 60)
+    state = "Stopped" if result.interrupted else "Done"
+    console.print(
+        f"[bold]{state}[/] at step {result.global_step}, {minutes} min {seconds:02d} s, {result.peak_memory_gb:.1f} GB"
+    )
+    for path in result.files:
+        console.print(f"  {path}  ({_size(path)})")
+    if not result.files:
+        console.print(f"  {result.trial_dir}")
+
+
+def _size(path: Path) -> str:
+    kilobytes = path.stat().st_size / 1000
+    return f"{kilobytes / 1000:.1f} MB" if kilobytes >= 1000 else f"{kilobytes:.0f} kB"

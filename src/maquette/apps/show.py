@@ -1,0 +1,98 @@
+"""``maquette show``: recipes, modules and their options, runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from maquette.apps.field_docs import field_docs
+from maquette.core.errors import MissingFileError, UserError
+
+ACCEPTS_OVERRIDES = True
+SUBJECTS = ("config", "modules", "run")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.epilog = (
+        "show config                  the recipes that come along\n"
+        "show config RECIPE [k=v ..]  a recipe as it would run\n"
+        "show modules [KIND]          every registered name\n"
+        "show modules NAME            what a module can be told\n"
+        "show run RUN                 what a run did"
+    )
+    parser.add_argument("subject", metavar="config|modules|run")
+    parser.add_argument("name", nargs="?", help="a recipe, a kind, a module or a run folder")
+    parser.add_argument(
+        "--extension", action="append", default=[], metavar="PATH", help="load your own modules"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print what was asked for."""
+    if args.subject not in SUBJECTS:
+        raise UserError(
+            f"There is nothing to show for {args.subject!r}.", hint=f"one of: {', '.join(SUBJECTS)}"
+        )
+    console = Console(highlight=False)
+    {"config": _config, "modules": _modules, "run": _run}[args.subject](args, console)
+    return 0
+
+
+def _config(args: argparse.Namespace, console: Console) -> None:
+    from maquette.core.config import load_config, shipped_recipes
+
+    if args.name is None:
+        console.print(_rows((path.stem, _description(path)) for path in shipped_recipes()))
+        return
+    words = args.overrides
+    key = "system.prompt_processor.prompt"
+    recipe = load_config(args.name, [f"{key}=a hamburger", *words])
+    sys.stdout.write(recipe.to_yaml())
+
+
+def _modules(args: argparse.Namespace, console: Console) -> None:
+    from maquette.core.registry import load_extension, registry
+
+    for path in args.extension:
+        load_extension(path)
+    kinds = sorted({registry.kind_of(name) for name in registry.names()})
+    if args.name is None or args.name in kinds:
+        chosen = registry.names(args.name)
+        console.print(_rows((registry.kind_of(name), name, registry.target_of(name)) for name in chosen))
+        return
+    module = registry.find(args.name)
+    console.print(
+        f"[bold]{args.name}[/] ({registry.kind_of(args.name)}): {(module.__doc__ or '').splitlines()[0]}\n"
+    )
+    console.print(_rows((one.name, one.type, one.default, one.doc) for one in field_docs(module)))
+
+
+def _run(args: argparse.Namespace, console: Console) -> None:
+    from maquette.io.data import read_json
+
+    if args.name is None:
+        raise UserError("Which run?", hint="maquette show run FOLDER")
+    record = Path(args.name) / "run.json"
+    if not record.is_file():
+        raise MissingFileError(record, "record of the run", hint="give the folder of a run that has ended")
+    facts = read_json(record)
+    console.print(_rows((name, str(value)) for name, value in facts.items() if not isinstance(value, dict)))
+    console.print(_rows((f"{name}", f"{value} s") for name, value in facts["seconds"].items()))
+
+
+def _description(path: Path) -> str:
+    with path.open(encoding="utf-8") as lines:
+        found = (line.partition(":")[2].strip() for line in lines if line.startswith("description:"))
+        return next(found, "")
+
+
+def _rows(rows: object) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for row in rows:  # type: ignore[attr-defined]
+        table.add_row(*row)
+    return table

@@ -1,0 +1,1 @@
+"""One file a method: what is optimised, against what, with which losses."""

@@ -1,0 +1,56 @@
+"""An asset that has vanished, or fills the picture, will not come back: the run ends with its cause."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from maquette.core.errors import CollapseError
+from maquette.training.config import CollapseConfig
+
+
+class SceneCollapse(Callback):
+    """Reads the mean opacity that a system leaves in ``opacity`` after each step."""
+
+    def __init__(self, cfg: CollapseConfig) -> None:
+        self.cfg = cfg
+        self._empty_since: int | None = None
+        self._full_since: int | None = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Look every so many steps.
+
+        Raises:
+            CollapseError: the picture was empty, or full, for too long.
+        """
+        opacity = getattr(pl_module, "opacity", None)
+        if opacity is None or trainer.global_step % self.cfg.every:
+            return
+        self.look(trainer.global_step, float(opacity))
+
+    def look(self, step: int, opacity: float) -> None:
+        """Judge the mean opacity of one step."""
+        self._empty_since = _since(self._empty_since, step, opacity < self.cfg.empty_below)
+        self._full_since = _since(self._full_since, step, opacity > self.cfg.full_above)
+        if self._empty_since is not None and step - self._empty_since >= self.cfg.patience:
+            raise CollapseError(
+                f"the scene is empty since step {self._empty_since}",
+                [f"mean opacity = {opacity:.2g}"],
+                "lower system.loss.lambda_sparsity, raise system.geometry.density_blob_scale, or try another --seed",
+            )
+        if self._full_since is not None and step - self._full_since >= self.cfg.patience:
+            raise CollapseError(
+                f"the scene fills every picture since step {self._full_since}",
+                [f"mean opacity = {opacity:.3f}"],
+                "raise system.loss.lambda_sparsity, lower system.geometry.density_blob_scale, or widen "
+                "data.camera_distance_range",
+            )
+
+
+def _since(before: int | None, step: int, now: bool) -> int | None:
+    if not now:
+        return None
+    return step if before is None else before

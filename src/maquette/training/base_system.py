@@ -1,0 +1,242 @@
+"""The system: the model together with how it is trained, evaluated and exported."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from maquette.core.base import Updateable, update_end_if_possible, update_if_possible
+from maquette.core.device import release_memory
+from maquette.core.errors import ConfigError
+from maquette.core.loading import load_checkpoint
+from maquette.core.log import get_logger
+from maquette.core.random import RandomStreams
+from maquette.core.schedule import C, Schedule
+from maquette.core.structured import parse_structured
+from maquette.training.config import TrainingConfig
+from maquette.training.optimizers import parse_optimizer, parse_scheduler
+from maquette.training.saving import SaverMixin
+
+log = get_logger(__name__)
+
+
+class BaseSystem(SaverMixin, Updateable, LightningModule):
+    """What every trainable thing here is built on.
+
+    For each batch, of training and evaluation alike, the order is: ``preprocess_data``, the dataset's ``update_step``,
+    ``do_update_step`` (children first, each once), the ``*_step``, the dataset's ``update_step_end``,
+    ``do_update_step_end``.
+
+    Args:
+        cfg: the ``system:`` block.
+        resumed: whether a checkpoint follows; initialisations that it would overwrite may be skipped.
+        seed: seed of all random draws of the run.
+        mode: train, validate, test or export; what only training needs may be left out in the others.
+    """
+
+    kind: ClassVar[str] = "system"
+
+    @dataclass(kw_only=True)
+    class Config:
+        loggers: dict[str, Any] = field(default_factory=dict)
+        """Further loggers: ``wandb: {enable, project, name}``."""
+
+        loss: dict[str, Any] = field(default_factory=dict)
+        """Weights ``lambda_NAME`` of the losses ``loss_NAME``; each a number or a schedule."""
+
+        optimizer: dict[str, Any] = field(default_factory=dict)
+        """``{name, args, params}``, see :func:`maquette.training.optimizers.parse_optimizer`."""
+
+        scheduler: dict[str, Any] | None = None
+        """``{name, interval, args}``, see :func:`maquette.training.optimizers.parse_scheduler`."""
+
+        weights: str | None = None
+        """A checkpoint whose weights are loaded, as far as they fit; the step is not continued."""
+
+        weights_ignore_modules: list[str] | None = None
+        """Modules, by dotted path, that do not take their weights from ``weights``."""
+
+        cleanup_after_validation_step: bool = False
+        """Give unused memory back after each validation batch."""
+
+        cleanup_after_test_step: bool = False
+        """Give unused memory back after each test batch."""
+
+    cfg: Config
+
+    def __init__(
+        self, cfg: Mapping[str, Any] | None, resumed: bool = False, seed: int = 0, mode: str = "train"
+    ) -> None:
+        super().__init__()
+        self.cfg = parse_structured(type(self).Config, cfg or {}, key="system")
+        self.streams = RandomStreams(seed)
+        self.mode = mode
+        self.engine = TrainingConfig()
+        self.loss_weights = _parse_weights(self.cfg.loss)
+        self.create_loggers(self.cfg.loggers)
+        self._resumed = resumed
+        self._evaluated_epoch: int | None = None
+        self._evaluated_step: int | None = None
+        self._losses: dict[str, Tensor] = {}
+        self.configure()
+        if self.cfg.weights is not None:
+            self.load_weights(self.cfg.weights, self.cfg.weights_ignore_modules)
+        self.post_configure()
+
+    # what a subclass provides ---------------------------------------------------------------------------------------
+
+    def configure(self) -> None:
+        """Build the modules."""
+
+    def post_configure(self) -> None:
+        """Anything that needs the modules with their weights."""
+
+    def preprocess_data(self, batch: Any, stage: str) -> None:
+        """Change the batch in place before it is used; ``stage`` is train, validation, test or predict."""
+
+    def finish(self, folder: Path) -> list[Path]:
+        """Leave the results at the top of the run folder, made from what was exported; called once, at the end."""
+        return []
+
+    # step and weights -----------------------------------------------------------------------------------------------
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the run continues from a checkpoint."""
+        return self._resumed
+
+    @property
+    def true_global_step(self) -> int:
+        """Optimiser steps the weights have seen, also when a checkpoint is only evaluated."""
+        return self.global_step if self._evaluated_step is None else self._evaluated_step
+
+    @property
+    def true_current_epoch(self) -> int:
+        """Epoch of the weights, also when a checkpoint is only evaluated."""
+        return self.current_epoch if self._evaluated_epoch is None else self._evaluated_epoch
+
+    def set_resume_status(self, current_epoch: int, global_step: int) -> None:
+        """Declare which step the weights are from; the Trainer restores it only for training."""
+        self._evaluated_epoch = current_epoch
+        self._evaluated_step = global_step
+
+    def C(self, value: Any) -> float:  # noqa: N802 (the ecosystem's name)
+        """The present value of a number or schedule."""
+        return C(value, self.true_current_epoch, self.true_global_step)
+
+    def loss_weight(self, name: str) -> float:
+        """The present weight of ``loss_NAME``.
+
+        Raises:
+            ConfigError: the recipe has no ``lambda_NAME``.
+        """
+        schedule = self.loss_weights.get(f"lambda_{name}")
+        if schedule is None:
+            raise ConfigError(
+                f"system.loss.lambda_{name}",
+                None,
+                f"the weight of loss_{name}: a number or a schedule",
+                f"add lambda_{name} under system.loss (0.0 switches it off); set: {', '.join(self.loss_weights) or '-'}",
+            )
+        return schedule.at(self.true_global_step, self.true_current_epoch)
+
+    def load_weights(self, path: str, ignore_modules: Sequence[str] | None = None) -> None:
+        """Take the weights of a checkpoint as far as the names agree; the modules are told its step."""
+        checkpoint = load_checkpoint(path)
+        ignored = tuple(f"{name}." for name in ignore_modules or ())
+        state = {key: value for key, value in checkpoint["state_dict"].items() if not key.startswith(ignored)}
+        missing, unexpected = self.load_state_dict(state, strict=False)
+        log.info(
+            "weights of %s: %d taken, %d missing, %d unknown", path, len(state), len(missing), len(unexpected)
+        )
+        self.do_update_step(
+            checkpoint.get("epoch", 0), checkpoint.get("global_step", 0), on_load_weights=True
+        )
+
+    # losses ---------------------------------------------------------------------------------------------------------
+
+    def set_loss(self, name: str, value: Tensor) -> None:
+        """Add ``loss_NAME`` to the sum of this step; it is logged, and weighted with ``lambda_NAME``."""
+        weight = self.loss_weight(name)
+        self.log(f"train/loss_{name}", value.detach() if isinstance(value, Tensor) else value)
+        self.log(f"train_params/lambda_{name}", weight)
+        self._losses[name] = value * weight
+
+    def total_loss(self) -> Tensor:
+        """The sum of the losses set in this step, which are forgotten by it."""
+        total = sum(self._losses.values(), start=torch.zeros((), device=self.device))
+        self._losses = {}
+        self.log("train/loss", total.detach(), prog_bar=True)
+        return total
+
+    # Lightning's hooks ----------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """The optimizer and, if there is one, the scheduler of the config."""
+        if not self.cfg.optimizer:
+            raise ConfigError(
+                "system.optimizer", None, "a block {name, args} such as {name: Adam, args: {lr: 0.01}}"
+            )
+        optimizer = parse_optimizer(self.cfg.optimizer, self)
+        if self.cfg.scheduler is None:
+            return {"optimizer": optimizer}
+        return {"optimizer": optimizer, "lr_scheduler": parse_scheduler(self.cfg.scheduler, optimizer)}
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int, unused: int = 0) -> None:
+        """Prepare the batch and bring every module to the present step."""
+        self._begin_batch(batch, "train", self.trainer.train_dataloader)
+
+    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Prepare the batch and bring every module to the present step."""
+        self._begin_batch(batch, "validation", self.trainer.val_dataloaders)
+
+    def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Prepare the batch and bring every module to the present step."""
+        self._begin_batch(batch, "test", self.trainer.test_dataloaders)
+
+    def on_predict_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Prepare the batch and bring every module to the present step."""
+        self._begin_batch(batch, "predict", self.trainer.predict_dataloaders)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Tell every module that the step is over."""
+        self._end_batch(self.trainer.train_dataloader)
+
+    def on_validation_batch_end(
+        self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Tell every module that the step is over."""
+        self._end_batch(self.trainer.val_dataloaders, self.cfg.cleanup_after_validation_step)
+
+    def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Tell every module that the step is over."""
+        self._end_batch(self.trainer.test_dataloaders, self.cfg.cleanup_after_test_step)
+
+    def on_predict_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Tell every module that the step is over."""
+        self._end_batch(self.trainer.predict_dataloaders)
+
+    def _begin_batch(self, batch: Any, stage: str, loaders: Any) -> None:
+        self.preprocess_data(batch, stage)
+        update_if_possible(_dataset(loaders), self.true_current_epoch, self.true_global_step)
+        self.do_update_step(self.true_current_epoch, self.true_global_step)
+
+    def _end_batch(self, loaders: Any, cleanup: bool = False) -> None:
+        update_end_if_possible(_dataset(loaders), self.true_current_epoch, self.true_global_step)
+        self.do_update_step_end(self.true_current_epoch, self.true_global_step)
+        if cleanup:
+            release_memory()
+
+
+def _parse_weights(loss: Mapping[str, Any]) -> dict[str, Schedule]:
+    weights = {name: value for name, value in loss.items() if str(name).startswith("lambda_")}
+    return {name: Schedule.parse(value, key=f"system.loss.{name}") for name, value in weights.items()}
+
+
+def _dataset(loaders: Any) -> Any:
+    first = loaders[0] if isinstance(loaders, list) and loaders else loaders
+    return getattr(first, "dataset", None)

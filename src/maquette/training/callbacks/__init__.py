@@ -1,0 +1,1 @@
+"""What the engine does between the steps; each file is one concern."""

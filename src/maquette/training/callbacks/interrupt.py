@@ -1,0 +1,72 @@
+"""Ctrl-C: once is a wish to stop and keep what is there, twice is an order."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from maquette.core.log import get_logger
+
+log = get_logger(__name__)
+
+
+class Abort(BaseException):
+    """The second Ctrl-C; not a KeyboardInterrupt, which the Trainer would turn into an exit code of its own."""
+
+
+class Interrupt(Callback):
+    """Stops the optimisation at the end of the step in which Ctrl-C was pressed.
+
+    Outside the optimisation there is no step to finish: the first Ctrl-C aborts.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._optimising = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Handle SIGINT inside the block; threads other than the main one cannot, and do not."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGINT, self._on_signal)
+        try:
+            yield
+        except Abort as abort:
+            raise KeyboardInterrupt from abort
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on a step can be finished."""
+        self._optimising = True
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop if it was asked for."""
+        if self.requested:
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """No step is left to wait for."""
+        self._optimising = False
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """No step is left to wait for."""
+        self._optimising = False
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if self.requested or not self._optimising:
+            raise Abort
+        self.requested = True
+        log.warning(
+            "Stopping after this step; the asset so far will be exported. Ctrl-C again to abort at once."
+        )

@@ -1,0 +1,79 @@
+"""The ``training:`` block of a recipe: what our engine adds to the Trainer's own keys."""
+
+from dataclasses import dataclass, field
+
+from maquette.core.errors import ConfigError
+
+FINISHES = ("test", "export")
+LOGGERS = ("csv", "tensorboard")
+
+
+@dataclass(kw_only=True)
+class EMAConfig:
+    """A running average of the weights; see :mod:`maquette.training.ema`."""
+
+    enabled: bool = False
+    """Whether an average is kept and used for evaluation and export."""
+
+    decay: float = 0.999
+    """The share of the old average that survives an update."""
+
+    every: int = 1
+    """Optimiser steps between two updates."""
+
+
+@dataclass(kw_only=True)
+class CollapseConfig:
+    """When a run is called off instead of burning an hour on nothing."""
+
+    enabled: bool = True
+    """Whether anything is watched."""
+
+    every: int = 10
+    """Steps between two looks; a look reads one number back from the device."""
+
+    patience: int = 100
+    """Steps a picture must stay empty, or full, in a row."""
+
+    empty_below: float = 1e-3
+    """Mean opacity under which the picture counts as empty."""
+
+    full_above: float = 0.995
+    """Mean opacity over which the picture counts as full."""
+
+
+@dataclass(kw_only=True)
+class TrainingConfig:
+    """Settings of the engine. Keys of the Lightning Trainer belong to ``trainer:``."""
+
+    checkpoint_every: int = 200
+    """Steps between two writes of ``ckpts/last.ckpt``; it is also written at the end and when the run breaks."""
+
+    finish: list[str] = field(default_factory=lambda: ["test", "export"])
+    """What follows the optimisation, in order: ``test`` (views of the model), ``export`` (files of the asset)."""
+
+    loggers: list[str] = field(default_factory=lambda: ["csv", "tensorboard"])
+    """Where the scalars go: ``csv``, ``tensorboard``."""
+
+    snapshot_code: bool = True
+    """Whether the package's source and the extensions are copied into ``code/``."""
+
+    deterministic: bool = False
+    """Refuse operations whose result may differ from run to run."""
+
+    ema: EMAConfig = field(default_factory=EMAConfig)
+    """Average of the weights."""
+
+    collapse: CollapseConfig = field(default_factory=CollapseConfig)
+    """Early end of runs that went wrong."""
+
+    def __post_init__(self) -> None:
+        if self.checkpoint_every < 1:
+            raise ConfigError("training.checkpoint_every", self.checkpoint_every, "an integer >= 1")
+        _check_names("training.finish", self.finish, FINISHES)
+        _check_names("training.loggers", self.loggers, LOGGERS)
+
+
+def _check_names(key: str, given: list[str], known: tuple[str, ...]) -> None:
+    if any(name not in known for name in given):
+        raise ConfigError(key, list(given), "a list of: " + ", ".join(known))

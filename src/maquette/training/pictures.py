@@ -1,0 +1,142 @@
+"""Tensors as pictures to look at: channel order, ranges, colour maps, grids with captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from maquette.core.errors import UserError
+
+Picture = Float[Tensor, "H W 3"]
+Range = tuple[float, float]
+
+COLORMAPS: dict[str, list[list[float]]] = {
+    "jet": [[0, 0, 0.5], [0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0], [0.5, 0, 0]],
+    "magma": [[0, 0, 0.02], [0.32, 0.07, 0.48], [0.72, 0.22, 0.47], [0.99, 0.53, 0.38], [0.99, 0.99, 0.75]],
+    "spectral": [[0.62, 0, 0.26], [0.96, 0.43, 0.26], [1, 1, 0.75], [0.4, 0.76, 0.65], [0.37, 0.31, 0.64]],
+}
+"""Colours at equal distances, interpolated linearly."""
+
+
+def rgb_picture(image: Any, data_format: str = "HWC", data_range: Range = (0.0, 1.0)) -> Picture:
+    """Colours in [0, 1]; more than three channels become tiles of three, side by side."""
+    values = _rescaled(channels_last(image, data_format), data_range)
+    missing = -values.shape[-1] % 3
+    tiles = F.pad(values, (0, missing)).split(3, dim=-1)
+    return torch.cat(tiles, dim=1)
+
+
+def grayscale_picture(image: Any, data_range: Range | None = None, cmap: str | None = None) -> Picture:
+    """One channel in gray or a colour map; without a range, from its smallest to its largest value."""
+    values = _tensor(image).squeeze()
+    if values.ndim != 2:
+        raise UserError(f"A grayscale picture has one channel, not the shape {tuple(values.shape)}.")
+    values = torch.nan_to_num(values)
+    low, high = data_range if data_range is not None else (float(values.min()), float(values.max()))
+    values = _rescaled(values, (low, high if high > low else low + 1.0))
+    return values[..., None].expand(-1, -1, 3) if cmap is None else colored(values, cmap)
+
+
+def uv_picture(
+    image: Any, data_format: str = "HWC", data_range: Range = (0.0, 1.0), cmap: str = "checkerboard"
+) -> Picture:
+    """Texture coordinates as a checkerboard of 64 cells a side, or as red and green."""
+    uv = _rescaled(channels_last(image, data_format), data_range)
+    if cmap == "checkerboard":
+        cells = (uv * 64).long().clamp(max=63)
+        return ((cells.sum(dim=-1) % 2 == 0).float() * 0.5 + 0.25)[..., None].expand(-1, -1, 3)
+    if cmap == "color":
+        return F.pad(uv, (0, 1))
+    raise UserError(f"Texture coordinates are shown as checkerboard or color, not {cmap}.")
+
+
+def colored(values: Float[Tensor, "H W"], cmap: str) -> Picture:
+    """Values in [0, 1] through a colour map."""
+    if cmap not in COLORMAPS:
+        raise UserError(f"There is no colour map {cmap!r}.", hint=f"one of: {', '.join(COLORMAPS)}")
+    stops = torch.tensor(COLORMAPS[cmap])
+    position = values.clamp(0.0, 1.0) * (len(stops) - 1)
+    below = position.floor().long().clamp(max=len(stops) - 2)
+    return torch.lerp(stops[below], stops[below + 1], (position - below)[..., None])
+
+
+def grid_picture(
+    rows: Sequence[Sequence[Picture]], align: Any = "max", texts: Sequence[str] | None = None
+) -> Picture:
+    """Pictures in rows; every cell is stretched to the size that ``align`` names, short rows end in black.
+
+    Args:
+        rows: the pictures.
+        align: ``max``, ``min``, a number for both sides, or (height, width).
+        texts: captions for the cells, row by row.
+    """
+    height, width = _cell_size([cell for row in rows for cell in row], align)
+    captions = iter(texts or ())
+    columns = max(len(row) for row in rows)
+    lines = []
+    for row in rows:
+        cells = [_captioned(_resized(cell, height, width), next(captions, "")) for cell in row]
+        cells += [torch.zeros(height, width, 3)] * (columns - len(cells))
+        lines.append(torch.cat(cells, dim=1))
+    return torch.cat(lines, dim=0)
+
+
+def cubemap_picture(images: Float[Tensor, "6 S S C"]) -> Picture:
+    """Six faces (+x, -x, +y, -y, +z, -z) as an unfolded cross of three by four."""
+    right, left, up, down, front, back = (rgb_picture(face) for face in images)
+    empty = torch.zeros_like(front)
+    rows = [[empty, up, empty, empty], [left, front, right, back], [empty, down, empty, empty]]
+    return torch.cat([torch.cat(row, dim=1) for row in rows], dim=0)
+
+
+def channels_last(image: Any, data_format: str) -> Float[Tensor, "H W C"]:
+    """A picture with its channels last, floats on the CPU."""
+    if data_format not in ("HWC", "CHW"):
+        raise UserError(f"A picture's data_format is HWC or CHW, not {data_format}.")
+    values = _tensor(image)
+    return values.movedim(0, -1) if data_format == "CHW" else values
+
+
+def _tensor(image: Any) -> Tensor:
+    values = image if isinstance(image, Tensor) else torch.from_numpy(np.asarray(image))
+    return values.detach().cpu().float()
+
+
+def _rescaled(values: Tensor, data_range: Range) -> Tensor:
+    low, high = data_range
+    return ((values - low) / (high - low)).clamp(0.0, 1.0)
+
+
+def _cell_size(cells: Sequence[Picture], align: Any) -> tuple[int, int]:
+    if isinstance(align, int):
+        return align, align
+    if isinstance(align, tuple | list):
+        return int(align[0]), int(align[1])
+    if align not in ("max", "min"):
+        raise UserError(f"A grid is aligned to max, min, a number or (height, width), not {align!r}.")
+    chosen = max if align == "max" else min
+    return chosen(cell.shape[0] for cell in cells), chosen(cell.shape[1] for cell in cells)
+
+
+def _resized(cell: Picture, height: int, width: int) -> Picture:
+    if cell.shape[:2] == (height, width):
+        return cell
+    stretched = F.interpolate(cell.movedim(-1, 0)[None], (height, width), mode="bilinear", antialias=True)
+    return stretched[0].movedim(0, -1).clamp(0.0, 1.0)
+
+
+def _captioned(cell: Picture, text: str) -> Picture:
+    if not text:
+        return cell
+    canvas = Image.fromarray((cell * 255).round().byte().numpy())
+    ImageDraw.Draw(canvas).text((2, 1), text, fill=(255, 255, 255), stroke_width=1, stroke_fill=(0, 0, 0))
+    stored: NDArray[Any] = np.asarray(canvas)
+    return torch.from_numpy(stored.copy()).float() / 255

@@ -1,0 +1,131 @@
+"""A Lightning Trainer from the ``trainer:`` block, with the engine's own callbacks and loggers."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+
+from maquette.core.device import current_device, is_gpu, trainer_accelerator
+from maquette.core.errors import ConfigError, UnknownKeyError
+from maquette.core.log import get_logger
+from maquette.training.config import TrainingConfig
+from maquette.training.run_folder import RunFolder
+
+log = get_logger(__name__)
+
+OURS = {
+    "logger": "training.loggers",
+    "callbacks": "the callbacks of the system",
+    "default_root_dir": "exp_root_dir, or --out",
+    "accelerator": "CUDA_VISIBLE_DEVICES",
+    "deterministic": "training.deterministic",
+}
+"""Keys of the Trainer that the engine sets itself, and what to use in their place."""
+
+NOISY = ("lightning", "lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_utilities")
+
+
+def make_trainer(
+    config: Mapping[str, Any],
+    training: TrainingConfig,
+    folder: RunFolder,
+    callbacks: Sequence[Callback],
+    loggers: Sequence[Logger],
+) -> Trainer:
+    """The Trainer of a run.
+
+    Raises:
+        UnknownKeyError: the Trainer has no such key.
+        ConfigError: the key belongs to the engine, or the Trainer refuses its value.
+    """
+    settings = _checked(config)
+    settings["precision"] = _precision(settings.get("precision", 32))
+    settings.setdefault("devices", 1)
+    fixed = {
+        "accelerator": trainer_accelerator(),
+        "callbacks": list(callbacks),
+        "logger": list(loggers) or False,
+        "default_root_dir": folder.root,
+        "deterministic": training.deterministic,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "inference_mode": False,
+    }
+    try:
+        return Trainer(**(settings | fixed))
+    except (TypeError, ValueError) as err:
+        raise ConfigError("trainer", settings, f"values that the Lightning Trainer accepts ({err})") from err
+
+
+def make_loggers(names: Sequence[str], folder: RunFolder) -> list[Logger]:
+    """The scalar logs of a run; the first one is the one a module calls its logger."""
+    makers = {
+        "tensorboard": lambda: TensorBoardLogger(folder.root, name="tb_logs"),
+        "csv": lambda: CSVLogger(folder.root, name="csv_logs"),
+    }
+    return [makers[name]() for name in makers if name in names]
+
+
+def recipe_checkpoints(config: Mapping[str, Any], folder: RunFolder) -> list[Callback]:
+    """The ``checkpoint:`` block of a recipe; ``last.ckpt`` is left to the engine, which writes it more often.
+
+    Raises:
+        ConfigError: ModelCheckpoint has no such argument, or refuses its value.
+    """
+    if not config:
+        return []
+    settings = {key: value for key, value in config.items() if key != "save_last"}
+    try:
+        return [ModelCheckpoint(dirpath=folder.ckpts, **settings)]
+    except Exception as err:  # Lightning raises its own MisconfigurationException, a plain Exception
+        raise ConfigError("checkpoint", dict(config), f"arguments of ModelCheckpoint ({err})") from err
+
+
+def rate_monitor(loggers: Sequence[Logger]) -> list[Callback]:
+    """Log the learning rate, if there is a log."""
+    return [LearningRateMonitor(logging_interval="step")] if loggers else []
+
+
+@contextmanager
+def quiet(verbose: bool = False) -> Iterator[None]:
+    """Keep Lightning's notes and tips off the screen inside the block."""
+    levels = {name: logging.getLogger(name).level for name in NOISY}
+    with warnings.catch_warnings():
+        if not verbose:
+            warnings.filterwarnings("ignore", module="lightning.*")
+            warnings.filterwarnings("ignore", module="torch.*", category=FutureWarning)
+        for name in NOISY:
+            logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.ERROR)
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
+
+
+def _checked(config: Mapping[str, Any]) -> dict[str, Any]:
+    known = [name for name in inspect.signature(Trainer.__init__).parameters if name != "self"]
+    for key in config:
+        if key in OURS:
+            raise ConfigError(f"trainer.{key}", config[key], f"nothing: use {OURS[key]}")
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=3)
+            raise UnknownKeyError(f"trainer.{key}", near, known)
+    return dict(config)
+
+
+def _precision(wanted: Any) -> Any:
+    """Full precision on the CPU, where half is slower and the Trainer would silently take another kind of it."""
+    if is_gpu(current_device()) or str(wanted) in ("32", "32-true", "64", "64-true"):
+        return wanted
+    log.info("trainer.precision is 32 on the CPU (the recipe asks for %s)", wanted)
+    return 32
