@@ -17,9 +17,7 @@ from maquette.kernels.launch import MODULE_OPTIONS, array, launch_rows
 
 wp.set_module_options(MODULE_OPTIONS)
 
-Composited = tuple[
-    Float[Tensor, "R C"], Float[Tensor, " R"], Float[Tensor, " R"], Float[Tensor, " S"]
-]
+Composited = tuple[Float[Tensor, "R C"], Float[Tensor, " R"], Float[Tensor, " R"], Float[Tensor, " S"]]
 
 
 def composite(
@@ -32,10 +30,10 @@ def composite(
 ) -> Composited:
     """Values, opacity and depth of each ray, and the weight of each sample.
 
-    w_i = T_i (1 - exp(-sigma_i (t_end_i - t_start_i))) with T_i the light that passes everything in front of i
-    (NeRF eq. 3). A ray stops when less than `early_stop_eps` of the light is left; weights behind are zero. Depth
-    is the sum of weights times the middle of the interval, not normalised. All four are differentiable with
-    respect to `sigma` and `values`.
+    w_i = T_i (1 - exp(-sigma_i (t_end_i - t_start_i))) with T_i the light that passes everything in front
+    of i (NeRF eq. 3). A ray stops when less than `early_stop_eps` of the light is left; weights behind are
+    zero. Depth is the sum of weights times the middle of the interval, not normalised. All four are
+    differentiable with respect to `sigma` and `values`.
 
     Args:
         sigma: Density per world unit.
@@ -69,7 +67,7 @@ def importance_resample(
         ConfigError: there is not one edge more than weights, or `n` < 1.
     """
     if weights.shape[1] < 1 or bins.shape != (weights.shape[0], weights.shape[1] + 1):
-        raise ConfigError("importance_resample.bins", tuple(bins.shape), f"{weights.shape[1]} + 1 edges a ray")
+        raise ConfigError("importance_resample.bins", tuple(bins.shape), "one edge more than weights")
     if n < 1:
         raise ConfigError("importance_resample.n", n, "an integer >= 1")
     out = bins.new_empty(bins.shape[0], n + 1, dtype=torch.float32)
@@ -87,7 +85,8 @@ class _Composite(Function):
     ) -> Composited:
         rays, channels = packed.shape[0], values.shape[1]
         blended, opacity = values.new_zeros(rays, channels), sigma.new_zeros(rays)
-        depth, weights, passed = torch.zeros_like(opacity), sigma.new_zeros(sigma.shape), sigma.new_zeros(sigma.shape)
+        depth = torch.zeros_like(opacity)
+        weights, passed = sigma.new_zeros(2, sigma.shape[0]).unbind(0)
         inputs = [array(sigma), array(values), array(t_starts), array(t_ends), array(packed, wp.vec2i), eps]
         outputs = [array(blended), array(opacity), array(depth), array(weights), array(passed)]
         launch_rows(_blend, rays, [*inputs, *outputs], sigma.device)
@@ -95,10 +94,10 @@ class _Composite(Function):
         return blended, opacity, depth, weights
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         values, t_starts, t_ends, packed, weights, passed = ctx.saved_tensors
-        to_sigma, to_values = torch.zeros_like(weights), torch.zeros_like(values, memory_format=torch.contiguous_format)
+        to_sigma, to_values = torch.zeros_like(weights), values.new_zeros(values.shape)
         inputs = [array(values), array(t_starts), array(t_ends), array(packed, wp.vec2i), array(weights)]
         outputs = [array(to_sigma), array(to_values)]
         args = [*inputs, array(passed), *(array(grad) for grad in grads), *outputs]
@@ -127,7 +126,7 @@ def _blend(
     out_depth: wp.array[wp.float32],
     out_weights: wp.array[wp.float32],
     out_passed: wp.array[wp.float32],
-):
+) -> None:
     ray = first + wp.tid()
     begin = packed[ray][0]
     end = begin + packed[ray][1]
@@ -165,7 +164,7 @@ def _blend_backward(
     grad_weights: wp.array[wp.float32],
     to_sigma: wp.array[wp.float32],
     to_values: wp.array2d[wp.float32],
-):
+) -> None:
     ray = first + wp.tid()
     begin = packed[ray][0]
     behind = wp.float32(0.0)
@@ -186,7 +185,7 @@ def _resample(
     weights: wp.array2d[wp.float32],
     key: wp.int32,
     out: wp.array2d[wp.float32],
-):
+) -> None:
     ray = first + wp.tid()
     n_bins = weights.shape[1]
     floor = wp.static(wp.float32(1.0e-5))

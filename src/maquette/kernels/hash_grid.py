@@ -1,8 +1,9 @@
 """Multiresolution hash encoding of positions, with gradients of the first and second order.
 
 Müller et al. 2022, "Instant Neural Graphics Primitives with a Multiresolution Hash Encoding": level l has
-floor(base_resolution * per_level_scale^l) cells a side (eq. 2) and a row of features at each corner of a cell; the
-row is looked up by index where the level fits into 2^log2_hashmap_size rows, by the hash of eq. 4 where it does not.
+floor(base_resolution * per_level_scale^l) cells a side (eq. 2) and a row of features at each corner of a
+cell; the row is looked up by index where the level fits into 2^log2_hashmap_size rows, by the hash of eq. 4
+where it does not.
 """
 
 import math
@@ -82,9 +83,10 @@ def hash_encode(
 ) -> Float[Tensor, "N LF"]:
     """Encode positions in [0, 1]^3; the features of a level lie side by side, coarsest level first.
 
-    Differentiable with respect to `x` and `table`, and the gradient with respect to `x` again with respect to
-    everything, so that normals from `torch.autograd.grad(..., create_graph=True)` train the table. Levels from
-    `active_levels` on give zeros and get no gradient. A position outside has the value of the nearest border.
+    Differentiable with respect to `x` and `table`, and the gradient with respect to `x` again with respect
+    to everything, so that normals from `torch.autograd.grad(..., create_graph=True)` train the table.
+    Levels from `active_levels` on give zeros and get no gradient. A position outside has the value of the
+    nearest border.
 
     Raises:
         ConfigError: the shape of `x` or `table` does not fit.
@@ -94,101 +96,127 @@ def hash_encode(
     if table.shape != (spec.n_rows, spec.n_features):
         raise ConfigError("hash_encode.table", tuple(table.shape), f"({spec.n_rows}, {spec.n_features})")
     active = spec.n_levels if active_levels is None else max(0, min(active_levels, spec.n_levels))
-    features: Tensor = _Gather.apply(x.float(), table.float(), spec, active)
-    return features
+    return _encode(table.float(), _Query(x.float(), spec, active))
+
+
+@dataclass(frozen=True)
+class _Query:
+    """One question to the grid. Its positions are no input of `_Gather`, see there."""
+
+    x: Tensor
+    spec: HashGridSpec
+    active: int
 
 
 class _Gather(Function):
-    """Encoding: (x, table) -> features."""
+    """Encoding as a function of the table alone: table -> features.
+
+    The path to the positions is `_Attach`, so that asking for normals does not compute the table's
+    gradient: torch decides by node what has to run.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, table: Tensor, spec: HashGridSpec, active: int) -> Tensor:
-        ctx.save_for_backward(x, table)
-        ctx.spec, ctx.active = spec, active
-        return _gather(x, None, table, spec, active)
+    def forward(ctx: Any, table: Tensor, query: _Query) -> Tensor:
+        ctx.query = query
+        return _gather(query, None, table)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, table = ctx.saved_tensors
-        need_x, need_table = ctx.needs_input_grad[:2]
-        grad_x = _Slope.apply(x, table, grad, ctx.spec, ctx.active) if need_x else None
-        grad_table = _Scatter.apply(x, grad, ctx.spec, ctx.active) if need_table else None
-        return grad_x, grad_table, None, None
+        return _Scatter.apply(ctx.query.x, grad, ctx.query), None
+
+
+class _Attach(Function):
+    """Encoding as a function of the positions: (features, x, table) -> the same features."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, x: Tensor, table: Tensor, query: _Query) -> Tensor:
+        ctx.save_for_backward(x, table)
+        ctx.query = query
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return grad, _Slope.apply(*ctx.saved_tensors, grad, ctx.query), None, None
 
 
 class _Scatter(Function):
-    """Gradient to the table: (x, gradient of features) -> gradient of table. The transpose of the encoding."""
+    """Gradient to the table: the transpose of the encoding, (x, gradient of features) -> gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, grad: Tensor, spec: HashGridSpec, active: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, grad: Tensor, query: _Query) -> Tensor:
         ctx.save_for_backward(x, grad)
-        ctx.spec, ctx.active = spec, active
-        return _scatter(x, None, grad, spec, active)
+        ctx.query = query
+        return _scatter(query, None, grad)
 
     @staticmethod
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
         x, grad = ctx.saved_tensors
         need_x, need_grad = ctx.needs_input_grad[:2]
-        to_x = _Slope.apply(x, incoming, grad, ctx.spec, ctx.active) if need_x else None
-        to_grad = _Gather.apply(x, incoming, ctx.spec, ctx.active) if need_grad else None
-        return to_x, to_grad, None, None
+        to_x = _Slope.apply(x, incoming, grad, ctx.query) if need_x else None
+        to_grad = _encode(incoming, ctx.query) if need_grad else None
+        return to_x, to_grad, None
 
 
 class _Slope(Function):
     """Gradient to positions: (x, table, gradient of features) -> gradient of x."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, table: Tensor, grad: Tensor, spec: HashGridSpec, active: int) -> Tensor:
-        ctx.save_for_backward(x, table, grad)
-        ctx.spec, ctx.active = spec, active
-        return _slope(x, None, table, grad, spec, active)
+    def forward(ctx: Any, x: Tensor, table: Tensor, grad: Tensor, query: _Query) -> Tensor:
+        ctx.save_for_backward(table, grad)
+        ctx.query = query
+        return _slope(query, None, table, grad)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, along: Tensor) -> tuple[Tensor | None, ...]:
-        x, table, grad = ctx.saved_tensors
+        table, grad = ctx.saved_tensors
         need_x, need_table, need_grad = ctx.needs_input_grad[:3]
-        to_x = _slope(x, along, table, grad, ctx.spec, ctx.active) if need_x else None
-        to_table = _scatter(x, along, grad, ctx.spec, ctx.active) if need_table else None
-        to_grad = _gather(x, along, table, ctx.spec, ctx.active) if need_grad else None
-        return to_x, to_table, to_grad, None, None
+        to_x = _slope(ctx.query, along, table, grad) if need_x else None
+        to_table = _scatter(ctx.query, along, grad) if need_table else None
+        to_grad = _gather(ctx.query, along, table) if need_grad else None
+        return to_x, to_table, to_grad, None
 
 
-def _gather(x: Tensor, along: Tensor | None, table: Tensor, spec: HashGridSpec, active: int) -> Tensor:
+def _encode(table: Tensor, query: _Query) -> Tensor:
+    features: Tensor = _Gather.apply(table, query)
+    if query.x.requires_grad:
+        features = _Attach.apply(features, query.x, table, query)
+    return features
+
+
+def _gather(query: _Query, along: Tensor | None, table: Tensor) -> Tensor:
     """Features (N, L F), or their derivative along a vector per point."""
-    shape = (spec.n_levels, x.shape[0], spec.n_features)
-    out = table.new_zeros(shape) if active < spec.n_levels else table.new_empty(shape)
+    spec, points = query.spec, query.x.shape[0]
+    shape = (spec.n_levels, points, spec.n_features)
+    out = table.new_zeros(shape) if query.active < spec.n_levels else table.new_empty(shape)
     kernel = gather_kernel(spec.n_features, along is not None)
-    args = [*_common(x, along, spec), _rows(table), _rows(out)]
-    _launch(kernel, _cut_levels_and_points, x, active, args)
-    return out.transpose(0, 1).reshape(x.shape[0], spec.output_dim)
+    _launch(kernel, _cut_levels_and_points, query, [*_common(query, along), _rows(table), _rows(out)])
+    return out.transpose(0, 1).reshape(points, spec.output_dim)
 
 
-def _scatter(x: Tensor, along: Tensor | None, grad: Tensor, spec: HashGridSpec, active: int) -> Tensor:
+def _scatter(query: _Query, along: Tensor | None, grad: Tensor) -> Tensor:
     """Gradient (T, F) of the table for the gradient (N, L F) of the features."""
+    spec = query.spec
     out = grad.new_zeros(spec.n_rows, spec.n_features)
     by_level = _by_level(grad, spec)
     kernel = scatter_kernel(spec.n_features, along is not None)
-    args = [*_common(x, along, spec), _rows(by_level), _rows(out)]
-    _launch(kernel, _cut_levels, x, active, args)
+    _launch(kernel, _cut_levels, query, [*_common(query, along), _rows(by_level), _rows(out)])
     return out
 
 
-def _slope(
-    x: Tensor, along: Tensor | None, table: Tensor, grad: Tensor, spec: HashGridSpec, active: int
-) -> Tensor:
+def _slope(query: _Query, along: Tensor | None, table: Tensor, grad: Tensor) -> Tensor:
     """Gradient (N, 3) of <grad, features>, or its Hessian times a vector per point."""
-    out = torch.zeros_like(x, memory_format=torch.contiguous_format)
-    by_level = _by_level(grad, spec)
-    kernel = slope_kernel(spec.n_features, along is not None)
-    args = [*_common(x, along, spec), _rows(table), _rows(by_level), array(out, wp.vec3)]
-    _launch(kernel, _cut_points, x, active, args)
+    out = torch.zeros_like(query.x, memory_format=torch.contiguous_format)
+    by_level = _by_level(grad, query.spec)
+    kernel = slope_kernel(query.spec.n_features, along is not None)
+    args = [*_common(query, along), _rows(table), _rows(by_level), array(out, wp.vec3)]
+    _launch(kernel, _cut_points, query, args)
     return out
 
 
-def _common(x: Tensor, along: Tensor | None, spec: HashGridSpec) -> list[Any]:
-    levels = array(_level_table(spec, x.device), wp.vec4i)
-    return [levels, array(x, wp.vec3), array(x if along is None else along, wp.vec3)]
+def _common(query: _Query, along: Tensor | None) -> list[Any]:
+    levels = array(_level_table(query.spec, query.x.device), wp.vec4i)
+    return [levels, array(query.x, wp.vec3), array(query.x if along is None else along, wp.vec3)]
 
 
 def _rows(tensor: Tensor) -> Any:
@@ -229,18 +257,16 @@ def _cut_points(points: int, active: int) -> list[Piece]:
     return [(0, active, first, first + count) for first, count in slabs(points, parts_for(points))]
 
 
-def _launch(
-    kernel: Any, cut: Callable[[int, int], list[Piece]], x: Tensor, active: int, args: list[Any]
-) -> None:
-    """On a CPU one job a piece, so that sums have one order whatever the number of threads; on a GPU atomics."""
-    points = x.shape[0]
+def _launch(kernel: Any, cut: Callable[[int, int], list[Piece]], query: _Query, args: list[Any]) -> None:
+    """On a CPU one job a piece: sums have one order whatever the number of threads. On a GPU atomics."""
+    points, active, device = query.x.shape[0], query.active, query.x.device
     if points == 0 or active == 0:
         return
-    prepare(kernel, x.device)
-    if x.device.type != "cpu":
-        launch(kernel, (active, points), [_run(0, 0, points, 1), *args], x.device)
+    prepare(kernel, device)
+    if device.type != "cpu":
+        launch(kernel, (active, points), [_run(0, 0, points, 1), *args], device)
         return
-    run_parallel([partial(_run_piece, kernel, piece, args, x.device) for piece in cut(points, active)])
+    run_parallel([partial(_run_piece, kernel, piece, args, device) for piece in cut(points, active)])
 
 
 def _run_piece(kernel: Any, piece: Piece, args: list[Any], device: torch.device) -> None:

@@ -1,9 +1,13 @@
 """The Warp kernels of the hash grid; `hash_grid.py` launches them.
 
-Every kernel walks one level of the table over a run of points, so that the level stays in the cache, and reads
-`vec`, the row of F features, as one value. Threads are numbered (level, run of points). Compiled for the number of
-features in use only. `directional` replaces the trilinear weights by their derivative along a vector per point.
+Every kernel walks one level of the table over a run of points, so that the level stays in the cache, and
+reads `vec`, the row of F features, as one value. Threads are numbered (level, run of points). Compiled for
+the number of features in use only. `directional` replaces the trilinear weights by their derivative along a
+vector per point.
 """
+
+# mypy: disable-error-code="index, misc"
+# (bodies of kernels are Warp's language: vectors made by wp.types.vector and wp.tid() of two axes)
 
 from functools import lru_cache
 from typing import Any
@@ -23,7 +27,7 @@ vec8i = wp.types.vector(8, wp.int32)
 
 @wp.struct
 class Run:
-    """What one launch covers: thread (i, j) does level `level + i` and `length` points from `first + j length`."""
+    """Thread (i, j) of a launch does level `level + i` and `length` points from `first + j length`."""
 
     level: wp.int32
     first: wp.int32
@@ -111,13 +115,20 @@ def trilinear_along(w: wp.vec3, along: wp.vec3) -> vec8f:
 
 
 @wp.func
+def _bilinear(
+    a: wp.float32, b: wp.float32, c: wp.float32, d: wp.float32, s: wp.float32, t: wp.float32
+) -> wp.float32:
+    return (1.0 - t) * ((1.0 - s) * a + s * b) + t * ((1.0 - s) * c + s * d)
+
+
+@wp.func
 def trilinear_slope(d: vec8f, w: wp.vec3) -> wp.vec3:
     """Gradient of the interpolation of the corner values `d`, in units of cells."""
-    u = wp.vec3(1.0, 1.0, 1.0) - w
-    x = u[2] * (u[1] * (d[1] - d[0]) + w[1] * (d[3] - d[2])) + w[2] * (u[1] * (d[5] - d[4]) + w[1] * (d[7] - d[6]))
-    y = u[2] * (u[0] * (d[2] - d[0]) + w[0] * (d[3] - d[1])) + w[2] * (u[0] * (d[6] - d[4]) + w[0] * (d[7] - d[5]))
-    z = u[1] * (u[0] * (d[4] - d[0]) + w[0] * (d[5] - d[1])) + w[1] * (u[0] * (d[6] - d[2]) + w[0] * (d[7] - d[3]))
-    return wp.vec3(x, y, z)
+    return wp.vec3(
+        _bilinear(d[1] - d[0], d[3] - d[2], d[5] - d[4], d[7] - d[6], w[1], w[2]),
+        _bilinear(d[2] - d[0], d[3] - d[1], d[6] - d[4], d[7] - d[5], w[0], w[2]),
+        _bilinear(d[4] - d[0], d[5] - d[1], d[6] - d[2], d[7] - d[3], w[0], w[1]),
+    )
 
 
 @wp.func
@@ -146,7 +157,7 @@ def gather_kernel(features: int, directional: bool) -> Any:
         along: wp.array[wp.vec3],
         table: wp.array[vec],
         out: wp.array2d[vec],
-    ):
+    ) -> None:
         i, j = wp.tid()
         level = levels[run.level + i]
         begin = run.first + j * run.length
@@ -178,7 +189,7 @@ def scatter_kernel(features: int, directional: bool) -> Any:
         along: wp.array[wp.vec3],
         incoming: wp.array2d[vec],
         out: wp.array[vec],
-    ):
+    ) -> None:
         i, j = wp.tid()
         level = levels[run.level + i]
         begin = run.first + j * run.length
@@ -210,7 +221,7 @@ def slope_kernel(features: int, directional: bool) -> Any:
         table: wp.array[vec],
         incoming: wp.array2d[vec],
         out: wp.array[wp.vec3],
-    ):
+    ) -> None:
         i, j = wp.tid()
         level = levels[run.level + i]
         begin = run.first + j * run.length
@@ -225,7 +236,8 @@ def slope_kernel(features: int, directional: bool) -> Any:
             for c in range(8):
                 corners[c] = wp.dot(table[rows[c]], value)
             if wp.static(second):
-                wp.atomic_add(out, n, wp.cw_mul(scale, trilinear_curvature(corners, w, wp.cw_mul(scale, along[n]))))
+                direction = wp.cw_mul(scale, along[n])
+                wp.atomic_add(out, n, wp.cw_mul(scale, trilinear_curvature(corners, w, direction)))
             else:
                 wp.atomic_add(out, n, wp.cw_mul(scale, trilinear_slope(corners, w)))
 

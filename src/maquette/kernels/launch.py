@@ -1,15 +1,16 @@
 """Where tensors become Warp arrays and a launch becomes work for threads.
 
-A Warp launch on a CPU runs serially and releases the interpreter lock, so a launch is cut into slabs that run on
-`torch.get_num_threads()` threads. On a GPU it is one launch on torch's current stream. Modules with hand-written
-gradients call `wp.set_module_options(MODULE_OPTIONS)` first: Warp then generates no adjoints, which halves the
-time of the first compilation.
+A Warp launch on a CPU runs serially and releases the interpreter lock, so a launch is cut into slabs that
+run on `torch.get_num_threads()` threads. On a GPU it is one launch on torch's current stream. Modules with
+hand-written gradients call `wp.set_module_options(MODULE_OPTIONS)` first: Warp then generates no adjoints,
+which halves the time of the first compilation.
 """
 
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -28,8 +29,8 @@ Slab = tuple[int, int]
 def array(tensor: Tensor, dtype: Any = None) -> Any:
     """The tensor's own memory as a Warp array descriptor, without gradient.
 
-    A tensor that is not contiguous is copied, so a kernel must write only into tensors made for it. `dtype` may
-    be a Warp vector; its components are the tensor's last axis.
+    A tensor that is not contiguous is copied, so a kernel must write only into tensors made for it. `dtype`
+    may be a Warp vector; its components are the tensor's last axis.
     """
     return wp.from_torch(tensor.detach().contiguous(), dtype=dtype, requires_grad=False, return_ctype=True)
 
@@ -47,8 +48,8 @@ def launch_rows(
 ) -> None:
     """Launch `kernel` over `rows` independent rows, on every thread torch may use.
 
-    The first argument of the kernel is an int, the row of its thread zero; `args` follow it. Rows must not write
-    to the same place. A slab is never smaller than `smallest` rows.
+    The first argument of the kernel is an int, the row of its thread zero; `args` follow it. Rows must not
+    write to the same place. A slab is never smaller than `smallest` rows.
     """
     if rows == 0:
         return
@@ -66,7 +67,7 @@ def parts_for(rows: int, smallest: int = 256) -> int:
 def slabs(total: int, parts: int) -> list[Slab]:
     """`total` indices cut into `parts` runs, in order, whose sizes differ by at most one."""
     edges = [total * part // parts for part in range(parts + 1)]
-    return [(low, high - low) for low, high in zip(edges, edges[1:], strict=False) if high > low]
+    return [(low, high - low) for low, high in pairwise(edges) if high > low]
 
 
 def run_parallel(jobs: Sequence[Callable[[], Any]]) -> None:

@@ -63,8 +63,9 @@ def march_rays(
 ) -> RaySamples:
     """Intervals of `step_size` whose middle lies in an occupied cell; the time follows what is occupied.
 
-    Intervals of a ray lie on the lattice start + k step_size, where the start is where the ray enters the box
-    or `near`, whichever is later. With a `key` the start moves by a random part of a step, drawn for (key, ray).
+    Intervals of a ray lie on the lattice start + k step_size, where the start is where the ray enters the
+    box or `near`, whichever is later. With a `key` the start moves by a random part of a step, drawn for
+    (key, ray).
 
     Args:
         rays_o: Origins, world frame.
@@ -166,7 +167,7 @@ def _march(
     out_ray: wp.array[wp.int64],
     out_start: wp.array[wp.float32],
     out_end: wp.array[wp.float32],
-):
+) -> None:
     ray = first + wp.tid()
     origin = origins[ray]
     direction = directions[ray]
