@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from maquette.core.random import StepRandom
 from maquette.kernels.composite import importance_resample
-from maquette.kernels.occupancy import march_rays
+from maquette.kernels.occupancy import RaySamples, march_rays
 from maquette.models.renderers.occupancy_grid import OccupancyGrid
 from maquette.ops.rays import intersect_box, pack, visible_samples
 from maquette.ops.volume import alpha_composite, stratified_edges
@@ -22,31 +21,12 @@ EARLY_STOP = 1e-4
 """Transmittance below which nothing further along a ray is looked at."""
 
 
-@dataclass(frozen=True)
-class Samples:
-    """S intervals on R rays, packed ray by ray."""
-
-    packed: Int[Tensor, "R 2"]
-    """First interval and number of intervals of each ray."""
-    ray_indices: Int[Tensor, "S"]
-    t_starts: Float[Tensor, "S"]
-    t_ends: Float[Tensor, "S"]
-
-    @property
-    def midpoints(self) -> Float[Tensor, "S"]:
-        """Where the field is evaluated."""
-        return 0.5 * (self.t_starts + self.t_ends)
-
-    def positions(self, rays_o: Float[Tensor, "R 3"], rays_d: Float[Tensor, "R 3"]) -> Float[Tensor, "S 3"]:
-        """World position of each midpoint."""
-        return rays_o[self.ray_indices] + rays_d[self.ray_indices] * self.midpoints[:, None]
-
-    def select(self, keep: Tensor) -> Samples:
-        """Only the marked intervals."""
-        ray_indices = self.ray_indices[keep]
-        return Samples(
-            pack(ray_indices, len(self.packed)), ray_indices, self.t_starts[keep], self.t_ends[keep]
-        )
+def positions(
+    samples: RaySamples, rays_o: Float[Tensor, "R 3"], rays_d: Float[Tensor, "R 3"]
+) -> Float[Tensor, "S 3"]:
+    """World position of the middle of each interval."""
+    rows = samples.ray_indices
+    return rays_o[rows] + rays_d[rows] * samples.t_middles[:, None]
 
 
 def jitter_keys(name: str, rng: StepRandom | None, views: int) -> list[int | None]:
@@ -64,7 +44,7 @@ def march_views(
     near: float,
     far: float,
     rng: StepRandom | None,
-) -> Samples:
+) -> RaySamples:
     """Equal steps through occupied cells; each view has its own jitter: a batch is only a stack of views."""
     box = grid.box.flatten()
     marched = [
@@ -75,7 +55,7 @@ def march_views(
     ]
     rays_per_view = rays_o.shape[1]
     ray_indices = torch.cat([one.ray_indices.long() + i * rays_per_view for i, one in enumerate(marched)])
-    return Samples(
+    return RaySamples(
         packed=pack(ray_indices, rays_per_view * len(marched)),
         ray_indices=ray_indices,
         t_starts=torch.cat([one.t_starts for one in marched]),
@@ -85,16 +65,16 @@ def march_views(
 
 @torch.no_grad()
 def prune(
-    samples: Samples,
+    samples: RaySamples,
     rays_o: Float[Tensor, "R 3"],
     rays_d: Float[Tensor, "R 3"],
     density: DensityFn,
     alpha_threshold: float,
-) -> Samples:
+) -> RaySamples:
     """Without the intervals that are transparent or hidden; costs an evaluation of the density."""
-    if len(samples.ray_indices) == 0:
+    if len(samples) == 0:
         return samples
-    sigma = density(samples.positions(rays_o, rays_d)).reshape(-1)
+    sigma = density(positions(samples, rays_o, rays_d)).reshape(-1)
     delta = samples.t_ends - samples.t_starts
     keep = visible_samples(sigma, delta, samples.packed, samples.ray_indices, alpha_threshold, EARLY_STOP)
     return samples.select(keep)
@@ -111,7 +91,7 @@ def importance_views(
     near: float,
     far: float,
     rng: StepRandom | None,
-) -> Samples:
+) -> RaySamples:
     """Equal intervals, then more where their weights are; the union (Mildenhall et al. 2020, NeRF, 5.2)."""
     views, rays_per_view = rays_o.shape[:2]
     origins, directions = rays_o.reshape(-1, 3), rays_d.reshape(-1, 3)
@@ -146,13 +126,13 @@ def _resample(bins: Tensor, weights: Tensor, n: int, keys: list[int | None], vie
     return fine
 
 
-def _union(rays: Tensor, edges: Tensor, n_rays: int) -> Samples:
+def _union(rays: Tensor, edges: Tensor, n_rays: int) -> RaySamples:
     ordered = edges.sort(dim=-1).values
     starts, ends = ordered[:, :-1].reshape(-1), ordered[:, 1:].reshape(-1)
     ray_indices = rays.repeat_interleave(ordered.shape[1] - 1)
-    return Samples(pack(ray_indices, n_rays), ray_indices, starts, ends)
+    return RaySamples(pack(ray_indices, n_rays), ray_indices, starts, ends)
 
 
-def _no_samples(n_rays: int, like: Tensor) -> Samples:
+def _no_samples(n_rays: int, like: Tensor) -> RaySamples:
     ray_indices = torch.zeros(0, dtype=torch.int64, device=like.device)
-    return Samples(pack(ray_indices, n_rays), ray_indices, like.new_zeros(0), like.new_zeros(0))
+    return RaySamples(pack(ray_indices, n_rays), ray_indices, like.new_zeros(0), like.new_zeros(0))

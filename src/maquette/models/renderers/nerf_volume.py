@@ -13,11 +13,12 @@ from maquette.core.errors import ConfigError
 from maquette.core.random import StepRandom
 from maquette.core.registry import register
 from maquette.kernels.composite import composite
+from maquette.kernels.occupancy import RaySamples
 from maquette.models.backgrounds.base import BaseBackground
 from maquette.models.geometry.base import BaseGeometry, BaseImplicitGeometry, GeometryOutput
 from maquette.models.materials.base import BaseMaterial
 from maquette.models.renderers.base import BaseRenderer, RenderOutput
-from maquette.models.renderers.estimators import EARLY_STOP, Samples, importance_views, march_views, prune
+from maquette.models.renderers.estimators import EARLY_STOP, importance_views, march_views, positions, prune
 from maquette.models.renderers.occupancy_grid import THRESHOLD, OccupancyGrid
 from maquette.ops.shading import normal_to_color
 
@@ -168,7 +169,7 @@ class NeRFVolumeRenderer(BaseRenderer):
         shaded = self._shade_all(rays, samples)
         return self._composite(rays, samples, shaded)
 
-    def _sample(self, rays: _Rays) -> Samples:
+    def _sample(self, rays: _Rays) -> RaySamples:
         cfg = self.cfg
         rng = rays.rng if self.training and cfg.randomized else None
         near, far = cfg.near_plane, cfg.far_plane
@@ -184,8 +185,8 @@ class NeRFVolumeRenderer(BaseRenderer):
         threshold = min(THRESHOLD, float(self.grid.occs.mean())) if cfg.grid_prune else 0.0
         return prune(samples, *rays.flat, self._density, threshold)
 
-    def _shade_all(self, rays: _Rays, samples: Samples) -> _Shaded:
-        points = samples.positions(*rays.flat)
+    def _shade_all(self, rays: _Rays, samples: RaySamples) -> _Shaded:
+        points = positions(samples, *rays.flat)
         if self.training:
             return self._shade(rays, samples.ray_indices, points)
         size = self.cfg.eval_chunk_size
@@ -207,12 +208,12 @@ class NeRFVolumeRenderer(BaseRenderer):
         )
         return _Shaded(points, geometry, rgb)
 
-    def _composite(self, rays: _Rays, samples: Samples, shaded: _Shaded) -> RenderOutput:
+    def _composite(self, rays: _Rays, samples: RaySamples, shaded: _Shaded) -> RenderOutput:
         """Integrate colour, depth and normal; the variance of depth is taken around the box's middle."""
         channels = shaded.rgb.shape[-1]
         origins, directions = rays.flat
         middle = -(origins * directions).sum(dim=-1, keepdim=True)
-        offset = samples.midpoints[:, None] - middle[samples.ray_indices]
+        offset = samples.t_middles[:, None] - middle[samples.ray_indices]
         values = [shaded.rgb, offset, offset.square()]
         if shaded.geometry.normal is not None:
             values.append(shaded.geometry.normal)
@@ -234,10 +235,10 @@ class NeRFVolumeRenderer(BaseRenderer):
         return out
 
     def _add_samples(
-        self, out: RenderOutput, rays: _Rays, samples: Samples, shaded: _Shaded, weights: Tensor
+        self, out: RenderOutput, rays: _Rays, samples: RaySamples, shaded: _Shaded, weights: Tensor
     ) -> None:
         out.weights = weights.reshape(-1, 1)
-        out.t_points = samples.midpoints[:, None]
+        out.t_points = samples.t_middles[:, None]
         out.t_intervals = (samples.t_ends - samples.t_starts)[:, None]
         out.t_dirs = rays.flat[1][samples.ray_indices]
         out.ray_indices = samples.ray_indices
