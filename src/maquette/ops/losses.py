@@ -12,7 +12,7 @@ OPAQUE_FROM = 0.5
 
 
 def orient(
-    weights: Float[Tensor, "S"],
+    weights: Float[Tensor, "*S"],
     normal: Float[Tensor, "S 3"],
     directions: Float[Tensor, "S 3"],
     opacity: Float[Tensor, "*N"],
@@ -20,7 +20,7 @@ def orient(
     """Penalty for visible normals that face away from the camera, a mean over covered rays.
 
     `sum w max(0, n . d)^2` (Verbin et al. 2022, Ref-NeRF, eq. 11) with the weights held fixed;
-    `directions` point from the camera into the scene. The sum is divided by the number of rays with any
+    `directions` point from the camera into the scene, `weights` are (S,) or (S, 1). The sum is divided by the number of rays with any
     opacity.
     """
     facing_away = (normal * directions).sum(dim=-1).clamp(min=0.0)

@@ -43,7 +43,7 @@ def contract(
 
 def stratified_edges(
     near: Float[Tensor, "R"], far: Float[Tensor, "R"], n: int, jitter: Float[Tensor, "R"] | None = None
-) -> Float[Tensor, "R n+1"]:
+) -> Float[Tensor, "R E"]:
     """Edges of n equal intervals from near to far; `jitter` in [0, 1) moves the inner ones by part of one."""
     steps = torch.linspace(0.0, 1.0, n + 1, dtype=near.dtype, device=near.device).expand(len(near), -1)
     if jitter is not None:

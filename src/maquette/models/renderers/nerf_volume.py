@@ -23,6 +23,7 @@ from maquette.models.renderers.occupancy_grid import THRESHOLD, OccupancyGrid
 from maquette.ops.shading import normal_to_color
 
 ESTIMATORS = ("occgrid", "importance")
+PER_RAY = ("comp_rgb_fg", "opacity", "depth", "z_variance", "comp_normal")
 RAYS_PER_CHUNK = 2**14
 """Rays marched at once in evaluation."""
 PERTURBATION = 1e-2
@@ -157,14 +158,15 @@ class NeRFVolumeRenderer(BaseRenderer):
         if self.training:
             rays.material_args = kwargs
             self._update_grid(rng)
-            out = self._render(rays)
+            drawn = self._render(rays)
         else:
-            out = _joined([self._render(part) for part in rays.chunks(RAYS_PER_CHUNK)])
-        _as_pictures(out, views, height, width)
+            drawn = _joined([self._render(part) for part in rays.chunks(RAYS_PER_CHUNK)])
+        out = RenderOutput()
+        out.update(_as_pictures(drawn, views, height, width))
         self._put_background(out, rays_d, bg_color, rng)
         return out
 
-    def _render(self, rays: _Rays) -> RenderOutput:
+    def _render(self, rays: _Rays) -> dict[str, Any]:
         samples = self._sample(rays)
         shaded = self._shade_all(rays, samples)
         return self._composite(rays, samples, shaded)
@@ -208,7 +210,7 @@ class NeRFVolumeRenderer(BaseRenderer):
         )
         return _Shaded(points, geometry, rgb)
 
-    def _composite(self, rays: _Rays, samples: RaySamples, shaded: _Shaded) -> RenderOutput:
+    def _composite(self, rays: _Rays, samples: RaySamples, shaded: _Shaded) -> dict[str, Any]:
         """Integrate colour, depth and normal; the variance of depth is taken around the box's middle."""
         channels = shaded.rgb.shape[-1]
         origins, directions = rays.flat
@@ -222,33 +224,37 @@ class NeRFVolumeRenderer(BaseRenderer):
             sigma, torch.cat(values, dim=-1), samples.t_starts, samples.t_ends, samples.packed, EARLY_STOP
         )
         opacity, depth = opacity.reshape(-1, 1), depth.reshape(-1, 1)
-        out = RenderOutput(
-            comp_rgb_fg=summed[:, :channels],
-            opacity=opacity,
-            depth=depth,
-            z_variance=_variance(summed[:, channels], summed[:, channels + 1], opacity),
-        )
+        out = {
+            "comp_rgb_fg": summed[:, :channels],
+            "opacity": opacity,
+            "depth": depth,
+            "z_variance": _variance(summed[:, channels], summed[:, channels + 1], opacity),
+        }
         if shaded.geometry.normal is not None and (not self.training or self.cfg.return_comp_normal):
-            out.comp_normal = _unit(summed[:, channels + 2 :]) * opacity
+            out["comp_normal"] = _unit(summed[:, channels + 2 :]) * opacity
         if self.training:
-            self._add_samples(out, rays, samples, shaded, weights)
+            out.update(self._per_sample(rays, samples, shaded, weights))
         return out
 
-    def _add_samples(
-        self, out: RenderOutput, rays: _Rays, samples: RaySamples, shaded: _Shaded, weights: Tensor
-    ) -> None:
-        out.weights = weights.reshape(-1, 1)
-        out.t_points = samples.t_middles[:, None]
-        out.t_intervals = (samples.t_ends - samples.t_starts)[:, None]
-        out.t_dirs = rays.flat[1][samples.ray_indices]
-        out.ray_indices = samples.ray_indices
-        out.points = shaded.points
-        out.update(shaded.geometry)
+    def _per_sample(
+        self, rays: _Rays, samples: RaySamples, shaded: _Shaded, weights: Tensor
+    ) -> dict[str, Any]:
+        out = {
+            "weights": weights.reshape(-1, 1),
+            "t_points": samples.t_middles[:, None],
+            "t_intervals": (samples.t_ends - samples.t_starts)[:, None],
+            "t_dirs": rays.flat[1][samples.ray_indices],
+            "ray_indices": samples.ray_indices,
+            "points": shaded.points,
+            **shaded.geometry,
+        }
         if self.cfg.return_normal_perturb and rays.rng is not None:
-            generator = _generator(rays.rng, "renderer/normal_perturb")
-            noise = torch.randn(shaded.points.shape, generator=generator).to(shaded.points)
-            moved = shaded.points + noise * PERTURBATION
-            out["normal_perturb"] = self.geometry(moved, output_normal=True).normal
+            out["normal_perturb"] = self._perturbed_normal(shaded.points, rays.rng)
+        return out
+
+    def _perturbed_normal(self, points: Tensor, rng: StepRandom) -> Tensor | None:
+        noise = torch.randn(points.shape, generator=_generator(rng, "renderer/normal_perturb"))
+        return self.geometry(points + noise.to(points) * PERTURBATION, output_normal=True).normal
 
     def _put_background(
         self, out: RenderOutput, rays_d: Tensor, bg_color: Tensor | None, rng: StepRandom | None
@@ -298,8 +304,8 @@ def _unit(normal: Tensor) -> Tensor:
     return normal_to_color(torch.nn.functional.normalize(normal, dim=-1))
 
 
-def _joined(parts: list[RenderOutput]) -> RenderOutput:
-    return RenderOutput(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _joined_shaded(parts: list[_Shaded]) -> _Shaded:
@@ -309,7 +315,9 @@ def _joined_shaded(parts: list[_Shaded]) -> _Shaded:
     return _Shaded(points, geometry, rgb)
 
 
-def _as_pictures(out: RenderOutput, views: int, height: int, width: int) -> None:
-    for name in ("comp_rgb_fg", "opacity", "depth", "z_variance", "comp_normal"):
-        if name in out:
-            out[name] = out[name].reshape(views, height, width, -1)
+def _as_pictures(drawn: dict[str, Any], views: int, height: int, width: int) -> dict[str, Any]:
+    """Values of rays in the shape of pictures, everything else as it is."""
+    return {
+        name: value.reshape(views, height, width, -1) if name in PER_RAY else value
+        for name, value in drawn.items()
+    }

@@ -1,0 +1,37 @@
+import torch
+
+from maquette.ops.cameras import look_at
+from maquette.ops.transforms import (
+    invert_rigid,
+    ndc_to_screen,
+    screen_to_ndc,
+    transform_directions,
+    transform_points,
+)
+
+
+def pose():
+    return look_at(torch.tensor([[1.0, 2.0, 3.0]]), torch.zeros(1, 3), torch.tensor([[0.0, 0.0, 1.0]]))
+
+
+def test_world_to_view_and_back():
+    points = torch.randn(1, 20, 3, generator=torch.Generator().manual_seed(0))
+    there = transform_points(points, invert_rigid(pose()))
+    torch.testing.assert_close(transform_points(there, pose()), points, atol=1e-5, rtol=1e-5)
+
+
+def test_the_inverse_is_the_inverse():
+    torch.testing.assert_close(invert_rigid(pose()), torch.linalg.inv(pose()), atol=1e-6, rtol=1e-6)
+
+
+def test_directions_ignore_translation():
+    forward = transform_directions(torch.tensor([[[0.0, 0.0, -1.0]]]), pose())
+    expected = -torch.tensor([1.0, 2.0, 3.0]) / 14**0.5
+    torch.testing.assert_close(forward[0, 0], expected)
+
+
+def test_screen_and_ndc():
+    ndc = torch.tensor([[-1.0, -1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.5, 0.0]])
+    pixels = ndc_to_screen(ndc, height=40, width=60)
+    torch.testing.assert_close(pixels, torch.tensor([[0.0, 0.0], [60.0, 40.0], [30.0, 30.0]]))
+    torch.testing.assert_close(screen_to_ndc(pixels, height=40, width=60), ndc[:, :2])

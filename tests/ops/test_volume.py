@@ -1,0 +1,73 @@
+import math
+
+import pytest
+import torch
+
+from maquette.ops.volume import alpha_composite, contract, silhouette_level, stratified_edges
+
+BOX = torch.tensor([[-2.0, -2.0, -2.0], [2.0, 2.0, 2.0]])
+
+
+def sphere_grid(n=40, radius=0.6):
+    axis = torch.linspace(-1, 1, n)
+    return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).norm(dim=-1) < radius
+
+
+def test_weights_of_a_homogeneous_medium_sum_to_beer_lambert():
+    sigma, delta = torch.full((2, 50), 3.0), torch.full((2, 50), 0.02)
+    weights = alpha_composite(sigma, delta)
+    assert weights.sum(dim=-1).tolist() == pytest.approx([1 - math.exp(-3.0)] * 2)
+    assert (weights[:, :-1] > weights[:, 1:]).all()
+
+
+def test_the_box_fills_the_unit_cube():
+    corners = torch.tensor([[-2.0, -2.0, -2.0], [2.0, 2.0, 2.0], [0.0, 1.0, -1.0]])
+    expected = torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.5, 0.75, 0.25]])
+    torch.testing.assert_close(contract(corners, BOX), expected)
+
+
+def test_unbounded_contraction_is_continuous_and_stays_inside():
+    ray = torch.linspace(0.0, 1e4, 7)[:, None] * torch.tensor([1.0, 0.0, 0.0])
+    inside = contract(ray, BOX, unbounded=True)
+    assert (inside >= 0).all() and (inside <= 1).all()
+    assert (inside[1:, 0] >= inside[:-1, 0]).all()
+    border = contract(torch.tensor([[1.9999, 0, 0], [2.0001, 0, 0]]), BOX, unbounded=True)
+    torch.testing.assert_close(border[0], border[1], atol=1e-4, rtol=0)
+
+
+def test_edges_are_in_order_with_any_jitter():
+    near, far = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 2.5])
+    for jitter in (None, torch.tensor([0.0, 0.999])):
+        edges = stratified_edges(near, far, 8, jitter)
+        assert edges.shape == (2, 9)
+        assert (edges.diff(dim=-1) > 0).all()
+        assert edges[:, 0].tolist() == near.tolist() and edges[:, -1].tolist() == far.tolist()
+
+
+def test_level_of_a_sharp_object_is_half_of_its_density():
+    level, opacity = silhouette_level(sphere_grid().float() * 80.0, cell=0.05)
+    assert level == pytest.approx(40.0)
+    assert opacity == pytest.approx(1.0)
+
+
+def test_level_ignores_a_fog_that_the_picture_does_not_show():
+    field = torch.where(sphere_grid(), 80.0, 0.1)
+    level, _ = silhouette_level(field, cell=0.05)
+    assert 0.1 < level < 80.0
+
+
+def test_level_of_a_soft_object_has_the_rendered_silhouette():
+    axis = torch.linspace(-1, 1, 64)
+    distance = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).norm(dim=-1)
+    density = 20.0 * torch.exp(-0.5 * (distance / 0.25) ** 2)
+    cell = 2 / 63
+    level, _ = silhouette_level(density, cell)
+    rendered = 1 - torch.exp(-density.sum(0) * cell) >= 0.5
+    outline = density.amax(0) > level
+    assert (rendered != outline).float().mean() < 0.001
+
+
+def test_level_of_fog_is_inside_the_field():
+    level, opacity = silhouette_level(sphere_grid().float() * 0.1, cell=0.05)
+    assert level == pytest.approx(0.05)
+    assert opacity < 0.5
