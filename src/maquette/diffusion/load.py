@@ -97,7 +97,7 @@ def model_folder(name: str, parts: Sequence[str] = (*IMAGE_PARTS, *TEXT_PARTS)) 
     if name.startswith("maquette/"):
         raise ModelUnavailableError(name, "no built-in model has this name", [EMBEDDED_PRIOR, RANDOM_TINY])
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         return folder
     if _looks_like_path(name):
         raise ModelUnavailableError(name, "there is no such folder", _alternatives(name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from maquette.diffusion.text import TextEncoding
@@ -52,7 +52,7 @@ class PromptUtils:
         azimuth: Float[Tensor, "B"],
         camera_distances: Float[Tensor, "B"] | None = None,
         view_dependent_prompting: bool = True,
-    ) -> Float[Tensor, "2B L D"]:
+    ) -> Float[Tensor, "2*B L D"]:
         """Embeddings for the cameras, then the unconditional ones."""
         return self.encoding(elevation, azimuth, view_dependent_prompting).hidden
 
@@ -62,7 +62,7 @@ class PromptUtils:
         azimuth: Float[Tensor, "B"],
         camera_distances: Float[Tensor, "B"] | None = None,
         view_dependent_prompting: bool = True,
-    ) -> Float[Tensor, "2B P"] | None:
+    ) -> Float[Tensor, "2*B P"] | None:
         """Pooled embeddings in the order of `get_text_embeddings`; None where the model has none."""
         return self.encoding(elevation, azimuth, view_dependent_prompting).pooled
 
@@ -86,7 +86,7 @@ class PromptUtils:
         azimuth: Float[Tensor, "B"],
         camera_distances: Float[Tensor, "B"] | None = None,
         view_dependent_prompting: bool = True,
-    ) -> tuple[Float[Tensor, "4B L D"], Float[Tensor, "B 2"]]:
+    ) -> tuple[Float[Tensor, "4*B L D"], Float[Tensor, "B 2"]]:
         """Embeddings and the negatives' weights; see `encoding_perp_neg`."""
         encoding, weights = self.encoding_perp_neg(elevation, azimuth)
         return encoding.hidden, weights
@@ -136,7 +136,7 @@ def _mixed(one: TextEncoding, other: TextEncoding, share: Float[Tensor, "B"]) ->
     return TextEncoding(hidden, torch.lerp(other.pooled, one.pooled, share.to(one.pooled)[:, None]))
 
 
-def _chosen(mask: Int[Tensor, "B"], one: TextEncoding, other: TextEncoding) -> TextEncoding:
+def _chosen(mask: Bool[Tensor, "B"], one: TextEncoding, other: TextEncoding) -> TextEncoding:
     """Rows of `one` where the mask holds, of `other` elsewhere."""
     hidden = torch.where(mask[:, None, None], one.hidden, other.hidden)
     if one.pooled is None or other.pooled is None:

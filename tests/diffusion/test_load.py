@@ -1,0 +1,190 @@
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from maquette.core.errors import ConfigError, ModelUnavailableError, UserError
+from maquette.diffusion import load
+from maquette.diffusion.load import IMAGE_PARTS, TEXT_PARTS, load_pipeline, model_folder
+
+
+@pytest.fixture
+def folder(saved_folder, tmp_path):
+    """A copy that may be damaged."""
+    return shutil.copytree(saved_folder, tmp_path / "copy")
+
+
+def unet_weights(folder):
+    return folder / "unet" / "diffusion_pytorch_model.safetensors"
+
+
+def test_a_folder_gives_back_what_was_saved(saved_folder):
+    original = load_pipeline("maquette/random-tiny?seed=5")
+    loaded = load_pipeline(str(saved_folder))
+    assert type(loaded) is type(original)
+    for part in ("unet", "vae", "text_encoder"):
+        expected = getattr(original, part).state_dict()
+        found = getattr(loaded, part).state_dict()
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[name], found[name]) for name in expected)
+        assert not any(p.requires_grad for p in getattr(loaded, part).parameters())
+        assert not getattr(loaded, part).training
+
+
+def test_only_the_asked_parts_are_loaded(folder):
+    shutil.rmtree(folder / "vae")
+    shutil.rmtree(folder / "unet")
+    pipeline = load_pipeline(str(folder), parts=TEXT_PARTS)
+    assert pipeline.unet is None and pipeline.vae is None
+    assert pipeline.text_encoder is not None
+
+
+def test_the_weights_have_the_asked_type(saved_folder):
+    pipeline = load_pipeline(str(saved_folder), dtype=torch.bfloat16, parts=IMAGE_PARTS)
+    assert pipeline.unet.dtype == pipeline.vae.dtype == torch.bfloat16
+
+
+def test_two_text_encoders_survive_a_folder(tmp_path):
+    name = "maquette/random-tiny?encoders=2"
+    load_pipeline(name).save_pretrained(tmp_path / "xl")
+    loaded = load_pipeline(str(tmp_path / "xl"))
+    assert type(loaded).__name__ == "StableDiffusionXLPipeline"
+    assert loaded.text_encoder_2 is not None
+    assert loaded.config.force_zeros_for_empty_prompt is True
+
+
+def test_a_half_precision_copy_is_used_when_there_is_no_other(folder):
+    path = unet_weights(folder)
+    path.rename(path.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    assert load_pipeline(str(folder), parts=["unet"]).unet is not None
+
+
+def test_the_scheduler_can_be_swapped(saved_folder):
+    plain = load_pipeline(str(saved_folder), parts=["scheduler"])
+    swapped = load_pipeline(str(saved_folder), parts=["scheduler"], scheduler="PNDMScheduler")
+    assert type(swapped.scheduler).__name__ == "PNDMScheduler"
+    assert torch.equal(swapped.scheduler.alphas_cumprod, plain.scheduler.alphas_cumprod)
+    with pytest.raises(ConfigError, match="scheduler"):
+        load_pipeline(str(saved_folder), parts=["scheduler"], scheduler="NoSuchScheduler")
+
+
+def test_a_folder_that_is_no_pipeline(tmp_path):
+    with pytest.raises(UserError, match=r"model_index.json is missing"):
+        load_pipeline(str(tmp_path))
+
+
+def test_a_damaged_index(folder):
+    (folder / "model_index.json").write_text("{")
+    with pytest.raises(UserError, match=r"model_index.json is damaged"):
+        load_pipeline(str(folder))
+
+
+def test_a_missing_part_is_named(folder):
+    shutil.rmtree(folder / "vae")
+    with pytest.raises(UserError, match="its part vae is missing"):
+        load_pipeline(str(folder))
+
+
+def test_a_missing_config_is_named(folder):
+    (folder / "unet" / "config.json").unlink()
+    with pytest.raises(UserError, match=r"unet/config.json is missing"):
+        load_pipeline(str(folder))
+
+
+def test_missing_weights_are_named(folder):
+    unet_weights(folder).rename(folder / "unet" / "diffusion_pytorch_model.bin")
+    with pytest.raises(UserError, match=r"unet holds no .safetensors file") as caught:
+        load_pipeline(str(folder))
+    assert "diffusion_pytorch_model.bin" in str(caught.value)
+
+
+def test_a_truncated_file_is_named(folder):
+    path = unet_weights(folder)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"unet/diffusion_pytorch_model.safetensors is damaged"):
+        load_pipeline(str(folder))
+
+
+def test_absent_weights_are_no_random_weights(folder):
+    path = unet_weights(folder)
+    tensors = load_file(path)
+    del tensors["conv_in.weight"]
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(UserError, match="unet") as caught:
+        load_pipeline(str(folder), parts=IMAGE_PARTS)
+    assert "conv_in.weight" in str(caught.value)
+
+
+def test_absent_text_weights_are_no_random_weights(folder):
+    path = folder / "text_encoder" / "model.safetensors"
+    tensors = load_file(path)
+    gone = sorted(tensors)[0]
+    del tensors[gone]
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(UserError, match="text_encoder"):
+        load_pipeline(str(folder), parts=TEXT_PARTS)
+
+
+def test_code_of_the_folder_is_not_run(folder):
+    index = json.loads((folder / "model_index.json").read_text())
+    index["unet"] = ["my_module", "MyUNet"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"my_module.MyUNet"):
+        load_pipeline(str(folder))
+
+
+def test_a_model_without_a_unet_is_refused(folder):
+    index = json.loads((folder / "model_index.json").read_text())
+    index["transformer"] = index.pop("unet")
+    (folder / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="it has no unet"):
+        load_pipeline(str(folder))
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/no/such/folder", "~/nothing/here", "", "a/b/c"])
+def test_a_folder_that_is_not_there(name):
+    with pytest.raises(ModelUnavailableError, match="there is no such folder"):
+        model_folder(name)
+
+
+def test_an_unknown_built_in_name():
+    with pytest.raises(ModelUnavailableError, match="maquette/random-tiny"):
+        model_folder("maquette/toyword")
+
+
+def test_an_installation_without_its_prior(monkeypatch, tmp_path):
+    monkeypatch.setattr(load, "assets_dir", lambda *parts: tmp_path.joinpath(*parts))
+    with pytest.raises(ModelUnavailableError, match="without its embedded prior"):
+        load_pipeline("maquette/toyworld")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("GatedRepoError", "gated"),
+        ("RepositoryNotFoundError", "the hub does not have it"),
+        ("LocalEntryNotFoundError", "cannot be reached"),
+        ("RemoteEntryNotFoundError", "no diffusers pipeline"),
+    ],
+)
+def test_what_the_hub_refuses_is_one_sentence_with_alternatives(monkeypatch, error, words):
+    import huggingface_hub
+
+    kind = getattr(huggingface_hub.errors, error)
+
+    def refuse(*args, **kwargs):
+        raise kind.__new__(kind)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    with pytest.raises(ModelUnavailableError, match=words) as caught:
+        load_pipeline("runwayml/stable-diffusion-v1-5")
+    assert "maquette/toyworld" in caught.value.hint
+    assert "stable-diffusion-v1-5/stable-diffusion-v1-5" in caught.value.hint
+    assert "\n" not in caught.value.summary
+
+
+def test_a_name_that_is_neither(monkeypatch):
+    with pytest.raises(ModelUnavailableError, match="neither a folder nor an id"):
+        load_pipeline("two words")
