@@ -1,0 +1,1 @@
+"""From a finished representation to things that can be written to files."""

@@ -1,0 +1,149 @@
+"""Pictures of shapes whose silhouette, depth, normals and colours are known."""
+
+import math
+
+import pytest
+import torch
+
+from maquette.core.errors import UserError
+from maquette.kernels.raycast import RayMesh
+from maquette.kernels.render_mesh import (
+    AMBIENT,
+    DIFFUSE,
+    UNPAINTED,
+    orbit_batch,
+    render_mesh,
+    sample_texture,
+    turntable,
+)
+from maquette.kernels.uv_raster import rasterize_uv
+from maquette.ops.mesh import Mesh
+
+QUADS = [(0, 2, 3, 1), (4, 5, 7, 6), (0, 1, 5, 4), (2, 6, 7, 3), (0, 4, 6, 2), (1, 3, 7, 5)]
+SIDES = {"-z": 0, "+z": 1, "-y": 2, "+y": 3, "-x": 4, "+x": 5}
+COLOURS = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]])
+
+
+@pytest.fixture
+def cube() -> Mesh:
+    """A cube of side 1 around the origin; a texture of six columns paints each side in one colour."""
+    corners = torch.tensor([[x, y, z] for z in (-0.5, 0.5) for y in (-0.5, 0.5) for x in (-0.5, 0.5)])
+    faces = torch.tensor([t for a, b, c, d in QUADS for t in ((a, b, c), (a, c, d))])
+    uvs = torch.tensor(
+        [[(k + i) / 6, v] for k in range(6) for i, v in ((0.2, 0.2), (0.8, 0.2), (0.8, 0.8), (0.2, 0.8))]
+    )
+    uv_faces = torch.tensor(
+        [t for k in range(6) for t in ((4 * k, 4 * k + 1, 4 * k + 2), (4 * k, 4 * k + 2, 4 * k + 3))]
+    )
+    texture = COLOURS.repeat_interleave(4, dim=0).expand(8, 24, 3).contiguous()
+    return Mesh(corners, faces, uvs=uvs, uv_faces=uv_faces, texture={"base_color": texture})
+
+
+def views(mesh, azimuth, elevation=0.0, size=33, distance=4.0):
+    return orbit_batch(mesh, torch.tensor(azimuth), size, elevation, distance, fovy_deg=30.0)
+
+
+def test_each_side_shows_its_colour(cube):
+    """Azimuth 0 looks at +x, 90 at +y; elevation 90 looks down on +z."""
+    rgb = render_mesh(cube, views(cube, [0.0, 90.0, 180.0, 270.0]))["rgb"]
+    top = render_mesh(cube, views(cube, [0.0], elevation=90.0))["rgb"]
+    bottom = render_mesh(cube, views(cube, [0.0], elevation=-90.0))["rgb"]
+    centres = torch.cat([rgb, top, bottom])[:, 16, 16]
+    expected = COLOURS[[SIDES[side] for side in ("+x", "+y", "-x", "-y", "+z", "-z")]]
+    torch.testing.assert_close(centres, expected, atol=1e-5, rtol=0)
+
+
+def test_depth_normal_and_opacity_of_a_side(cube):
+    shown = render_mesh(cube, views(cube, [0.0], size=64), supersample=1)
+    batch = views(cube, [0.0], size=64)
+    inside = shown["opacity"][0, ..., 0] == 1
+    cosine = -batch.rays_d[0, ..., 0]
+    torch.testing.assert_close(shown["depth"][0, ..., 0][inside], (3.5 / cosine)[inside], atol=1e-4, rtol=0)
+    half = 0.5 / 3.5 / math.tan(math.radians(15.0))
+    assert inside.float().mean().item() == pytest.approx(half**2, abs=0.02)
+    outside = shown["opacity"][0, ..., 0] == 0
+    assert not shown["depth"][0][outside].any() and not shown["normal"][0][outside].any()
+    assert (shown["rgb"][0][outside] == 1).all()
+
+
+def test_normals_are_unit_and_turned_to_the_viewer(cube):
+    for mesh in (cube, cube.replace(faces=cube.faces.flip(1))):
+        shown = render_mesh(mesh, views(mesh, [20.0], elevation=30.0))
+        inside = shown["opacity"][0, ..., 0] == 1
+        normals = shown["normal"][0][inside]
+        torch.testing.assert_close(normals.norm(dim=-1), torch.ones(len(normals)))
+        assert ((normals * views(mesh, [20.0], elevation=30.0).rays_d[0][inside]).sum(-1) < 0.2).all()
+
+
+def test_flat_normals_of_a_single_triangle_are_exact():
+    mesh = Mesh(torch.tensor([[0.0, -1, -1], [0, 1, -1], [0, 0, 1]]), torch.tensor([[0, 1, 2]]))
+    shown = render_mesh(mesh, orbit_batch(mesh, torch.tensor([0.0, 180.0]), 16, 0.0, 5.0))
+    assert torch.allclose(shown["normal"][0, 8, 8], torch.tensor([1.0, 0, 0]))
+    assert torch.allclose(shown["normal"][1, 8, 8], torch.tensor([-1.0, 0, 0]))
+    assert torch.allclose(shown["rgb"][0, 8, 8], torch.full((3,), UNPAINTED))
+
+
+def test_supersampling_gives_the_covered_share_at_edges(cube):
+    batch = views(cube, [0.0], size=16)
+    hard = render_mesh(cube, batch, supersample=1)["opacity"]
+    soft = render_mesh(cube, batch, supersample=4)["opacity"]
+    assert set(hard.unique().tolist()) == {0.0, 1.0}
+    assert ((soft > 0) & (soft < 1)).any()
+    fine = render_mesh(cube, views(cube, [0.0], size=64), supersample=1)["opacity"]
+    pooled = torch.nn.functional.avg_pool2d(fine.permute(0, 3, 1, 2), 4).permute(0, 2, 3, 1)
+    torch.testing.assert_close(soft, pooled)
+
+
+def test_a_batch_is_its_views_stacked(cube):
+    together = render_mesh(
+        cube, views(cube, [0.0, 120.0, 240.0]), shading="lambert", scene=RayMesh(cube.vertices, cube.faces)
+    )
+    for index, azimuth in enumerate([0.0, 120.0, 240.0]):
+        alone = render_mesh(cube, views(cube, [azimuth]), shading="lambert")
+        for name, value in alone.items():
+            torch.testing.assert_close(value[0], together[name][index])
+
+
+def test_lambert_is_albedo_times_the_cosine():
+    vertices = torch.tensor([[0.0, -1, -1], [0, 1, -1], [0, 1, 1], [0, -1, 1]])
+    mesh = Mesh(vertices, torch.tensor([[0, 1, 2], [0, 2, 3]]), vertex_colors=torch.full((4, 3), 0.5))
+    batch = orbit_batch(mesh, torch.tensor([0.0]), 9, 0.0, 5.0)
+    batch.light_positions = torch.tensor([[100.0, 0.0, 100.0]])
+    rgb = render_mesh(mesh, batch, shading="lambert", supersample=1)["rgb"][0, 4, 4]
+    assert rgb.tolist() == pytest.approx([0.5 * (AMBIENT + DIFFUSE * math.sqrt(0.5))] * 3, abs=2e-3)
+
+
+def test_background_shows_behind(cube):
+    rgb = render_mesh(cube, views(cube, [0.0]), background=(0.2, 0.4, 0.6))["rgb"]
+    assert rgb[0, 0, 0].tolist() == pytest.approx([0.2, 0.4, 0.6])
+
+
+def test_turntable_starts_at_the_front_and_keeps_the_mesh_inside(cube):
+    frames = turntable(cube, n_views=9, size=32, elevation_deg=0.0, shading="albedo")
+    assert frames.shape == (9, 32, 32, 3)
+    assert torch.allclose(frames[0, 16, 16], COLOURS[SIDES["+x"]], atol=1e-5)
+    border = torch.cat([frames[:, 0], frames[:, -1], frames[:, :, 0], frames[:, :, -1]], dim=1)
+    assert (border == 1).all()
+
+
+def test_bilinear_sampling_puts_row_zero_at_the_top():
+    texture = torch.tensor([[[0.0], [1.0]], [[2.0], [3.0]]])
+    uv = torch.tensor([[0.25, 0.75], [0.75, 0.25], [0.5, 0.5], [0.0, 1.0]])
+    assert sample_texture(texture, uv)[:, 0].tolist() == pytest.approx([0.0, 3.0, 1.5, 0.0])
+
+
+def test_rasterising_finds_the_face_and_the_place_of_each_texel(cube):
+    hits = rasterize_uv(cube.uvs, cube.uv_faces, 60, 60)
+    face = hits.face.reshape(60, 60)
+    assert face[30, 5] // 2 == 0 and face[30, 55] // 2 == 5 and face[2, 5] == -1 and face[30, 0] == -1
+    assert hits.mask.float().mean().item() == pytest.approx(0.36, abs=0.01)
+    centres = torch.stack(
+        torch.meshgrid((59.5 - torch.arange(60)) / 60, (torch.arange(60) + 0.5) / 60, indexing="ij")
+    )
+    found = hits.interpolate(cube.uvs, cube.uv_faces)[hits.mask]
+    torch.testing.assert_close(found, centres.flip(0).reshape(2, -1).T[hits.mask], atol=1e-5, rtol=0)
+
+
+def test_wrong_options_are_refused(cube):
+    with pytest.raises(UserError):
+        render_mesh(cube, views(cube, [0.0]), supersample=0)
