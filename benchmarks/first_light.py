@@ -126,7 +126,7 @@ def contact_sheet(done: list[Job], path: Path) -> None:
 
 def seconds_of(job: Job) -> float:
     """Wall time of a run, as it wrote down itself."""
-    return float(json.loads((job.folder / "run.json").read_text())["seconds"])
+    return sum(json.loads((job.folder / "run.json").read_text())["seconds"].values())
 
 
 def main() -> int:
