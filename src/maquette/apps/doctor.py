@@ -44,7 +44,7 @@ def _ways() -> dict[str, str]:
     disk = shutil.disk_usage(cache_dir())
     return {
         "tensors": f"PyTorch on {current_device()}",
-        "kernels": f"Warp, compiled at first use for {'the GPU (NVRTC)' if gpu else 'the CPU (LLVM)'}; no compiler needed",
+        "kernels": f"Warp, compiled at first use for the {'GPU (NVRTC)' if gpu else 'CPU (LLVM)'}",
         "precision": "as the recipe says" if gpu else "32 bit, whatever the recipe says",
         EMBEDDED_PRIOR: f"in the package, {_megabytes(prior):.1f} MB"
         if prior.is_dir()

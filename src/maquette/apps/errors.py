@@ -16,9 +16,9 @@ INTERRUPTED = 130
 
 
 def report(command: Callable[[], int], verbose: bool = False) -> int:
-    """Run ``command``; whatever it raises becomes one screen on stderr and an exit code.
+    """Run ``command``; what it raises becomes one screen on stderr and an exit code.
 
-    Expected errors are shown without a traceback, unless ``verbose``. Of the others the traceback is kept in a file.
+    Expected errors are shown without a traceback, unless ``verbose``; that of the others is kept in a file.
     """
     try:
         return command()
@@ -33,7 +33,7 @@ def report(command: Callable[[], int], verbose: bool = False) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of a pipe has gone: nobody is left to tell
         return 1
-    except Exception as err:
+    except Exception as err:  # noqa: BLE001 (the outermost place: nothing is hidden, all is told)
         _say(_unforeseen(err, verbose))
         return 1
 

@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import textwrap
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -14,9 +15,13 @@ class FieldDoc:
     """One option."""
 
     name: str
+    """Key in the recipe."""
     type: str
+    """Type in the source."""
     default: str
+    """Value if nothing is given."""
     doc: str
+    """What it means."""
 
 
 def field_docs(module: type) -> list[FieldDoc]:
@@ -41,7 +46,7 @@ def _docs_in_source(config: type) -> dict[str, str]:
     body = tree.body[0].body if tree.body and isinstance(tree.body[0], ast.ClassDef) else []
     return {
         field.target.id: " ".join(inspect.cleandoc(text.value.value).split())
-        for field, text in zip(body, body[1:], strict=False)
+        for field, text in pairwise(body)
         if isinstance(field, ast.AnnAssign)
         and isinstance(field.target, ast.Name)
         and isinstance(text, ast.Expr)

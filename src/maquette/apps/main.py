@@ -1,4 +1,4 @@
-"""``maquette COMMAND ...``: finds the command, reads its arguments, and turns what happens into an exit code."""
+"""``maquette COMMAND ...``: finds the command, reads its arguments, turns what happens into an exit code."""
 
 from __future__ import annotations
 

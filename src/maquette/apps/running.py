@@ -63,9 +63,8 @@ def execute(
 def _summarise(result: Any, console: Console) -> None:
     minutes, seconds = divmod(round(result.total_seconds), 60)
     state = "Stopped" if result.interrupted else "Done"
-    console.print(
-        f"[bold]{state}[/] at step {result.global_step}, {minutes} min {seconds:02d} s, {result.peak_memory_gb:.1f} GB"
-    )
+    facts = f"step {result.global_step}, {minutes} min {seconds:02d} s, {result.peak_memory_gb:.1f} GB"
+    console.print(f"[bold]{state}[/]: {facts}")
     for path in result.files:
         console.print(f"  {path}  ({_size(path)})")
     if not result.files:

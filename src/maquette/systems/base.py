@@ -21,12 +21,14 @@ CONVERSIONS = ("geometry_convert_from", "geometry_convert_override", "geometry_c
 class BaseLift3DSystem(BaseSystem):
     """A 3D representation lifted from what a 2D model knows.
 
-    All parts are built in ``configure``, so that the optimizer and the device moves reach every one of them; the
-    exporter is built when something is exported.
+    All parts are built in ``configure``, so that the optimizer and the device moves reach every one of
+    them; the exporter is built when something is exported.
     """
 
     @dataclass(kw_only=True)
     class Config(BaseSystem.Config):
+        """The parts, each as a registered name and its config."""
+
         geometry_type: str = ""
         """Registered name of the geometry."""
 
@@ -129,7 +131,7 @@ class BaseLift3DSystem(BaseSystem):
         if self.prompt_utils is None and self.prompt_processor is not None:
             self.prompt_utils = self.prompt_processor()
 
-    # evaluation -----------------------------------------------------------------------------------------------------
+    # evaluation ---------------------------------------------------------------------------------------------
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Save one row [colour | normal | opacity]."""
@@ -173,7 +175,7 @@ class BaseLift3DSystem(BaseSystem):
         )
         return self.save_image_grid(filename, cells, name=name, step=self.true_global_step)
 
-    # export ---------------------------------------------------------------------------------------------------------
+    # export -------------------------------------------------------------------------------------------------
 
     def on_predict_start(self) -> None:
         """Build the exporter."""

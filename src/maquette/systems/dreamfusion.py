@@ -11,7 +11,7 @@ from maquette.systems.base import BaseLift3DSystem
 
 
 class DreamFusion(BaseLift3DSystem):
-    """Each step renders random views, asks the guidance how they should change, and adds priors on the shape."""
+    """Each step renders views, asks the guidance how they should change, and adds priors on the shape."""
 
     @dataclass(kw_only=True)
     class Config(BaseLift3DSystem.Config):

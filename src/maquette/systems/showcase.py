@@ -6,19 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from maquette.core.errors import ConfigError
 from maquette.io.images import write_image
-from maquette.io.mesh import read_mesh, write_glb
+from maquette.io.mesh import MESH_SUFFIXES, read_mesh, write_glb
 from maquette.io.video import write_video
-from maquette.kernels.render_mesh import render_mesh
-from maquette.ops.camera_batch import CameraBatch, make_camera_batch
-from maquette.ops.cameras import look_at, orbit_to_position
-from maquette.ops.mesh import Mesh, bounding_box
-
-MESH_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl")
+from maquette.kernels.render_mesh import orbit_batch, render_mesh, turntable
+from maquette.ops.mesh import Mesh
+from maquette.ops.shading import normal_to_color
 
 
 @dataclass(kw_only=True)
@@ -72,45 +67,20 @@ class Showcase:
 
     def turntable(self, mesh: Mesh, path: Path) -> Path:
         """A video of one turn around the vertical axis."""
-        frames = [
-            render_mesh(mesh, self._camera(mesh, azimuth, self.cfg.frame_size), shading="lambert")["rgb"][0]
-            for azimuth in _turn(self.cfg.frames)
-        ]
-        return write_video(path, torch.stack(frames), fps=self.cfg.fps)
+        cfg = self.cfg
+        frames = turntable(mesh, cfg.frames, cfg.frame_size, cfg.elevation_deg, fovy_deg=cfg.fovy_deg)
+        return write_video(path, frames, fps=cfg.fps)
 
     def preview(self, mesh: Mesh, path: Path) -> Path:
         """One sheet: a column a view, rows for colour, normal and opacity."""
-        columns = [self._cells(mesh, azimuth) for azimuth in _turn(self.cfg.views)]
-        return write_image(path, torch.cat(columns, dim=1))
-
-    def _cells(self, mesh: Mesh, azimuth: float) -> Float[Tensor, "H W 3"]:
-        shown = render_mesh(mesh, self._camera(mesh, azimuth, self.cfg.view_size), shading="albedo")
-        opacity = shown["opacity"][0]
-        normal = (shown["normal"][0] * 0.5 + 0.5) * opacity
-        return torch.cat([shown["rgb"][0], normal, opacity.expand(-1, -1, 3)], dim=0)
-
-    def _camera(self, mesh: Mesh, azimuth_deg: float, size: int) -> CameraBatch:
-        """A camera that sees the whole mesh, whichever way it is turned."""
-        low, high = bounding_box(mesh)
-        fovy = torch.deg2rad(torch.tensor([self.cfg.fovy_deg]))
-        distance = ((high - low).norm() / 2 / torch.sin(fovy / 2)).clamp(min=1e-3) * 1.05
-        elevation, azimuth = torch.tensor([self.cfg.elevation_deg]), torch.tensor([azimuth_deg])
-        center = ((low + high) / 2)[None]
-        position = center + orbit_to_position(elevation, azimuth, distance)
-        return make_camera_batch(
-            look_at(position, center, torch.tensor([[0.0, 0.0, 1.0]])),
-            fovy,
-            size,
-            size,
-            light_positions=position,
-            elevation=elevation,
-            azimuth=azimuth,
-            camera_distances=distance,
-        )
-
-
-def _turn(count: int) -> list[float]:
-    return [360.0 * n / count for n in range(count)]
+        cfg = self.cfg
+        azimuth = torch.arange(cfg.views) * (360.0 / cfg.views)
+        batch = orbit_batch(mesh, azimuth, cfg.view_size, cfg.elevation_deg, fovy_deg=cfg.fovy_deg)
+        shown = render_mesh(mesh, batch, shading="albedo")
+        opacity = shown["opacity"].expand(-1, -1, -1, 3)
+        normal = normal_to_color(shown["normal"]) * opacity
+        columns = torch.cat([shown["rgb"], normal, opacity], dim=1)
+        return write_image(path, torch.cat(list(columns), dim=1))
 
 
 def _as_glb(source: Path, target: Path) -> Path:

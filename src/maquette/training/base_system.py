@@ -27,9 +27,9 @@ log = get_logger(__name__)
 class BaseSystem(SaverMixin, Updateable, LightningModule):
     """What every trainable thing here is built on.
 
-    For each batch, of training and evaluation alike, the order is: ``preprocess_data``, the dataset's ``update_step``,
-    ``do_update_step`` (children first, each once), the ``*_step``, the dataset's ``update_step_end``,
-    ``do_update_step_end``.
+    For each batch, of training and evaluation alike, the order is: ``preprocess_data``, the dataset's
+    ``update_step``, ``do_update_step`` (children first, each once), the ``*_step``, the dataset's
+    ``update_step_end``, ``do_update_step_end``.
 
     Args:
         cfg: the ``system:`` block.
@@ -42,6 +42,8 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
 
     @dataclass(kw_only=True)
     class Config:
+        """How the model is trained; the model itself is the subclass's."""
+
         loggers: dict[str, Any] = field(default_factory=dict)
         """Further loggers: ``wandb: {enable, project, name}``."""
 
@@ -87,7 +89,7 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
             self.load_weights(self.cfg.weights, self.cfg.weights_ignore_modules)
         self.post_configure()
 
-    # what a subclass provides ---------------------------------------------------------------------------------------
+    # what a subclass provides -------------------------------------------------------------------------------
 
     def configure(self) -> None:
         """Build the modules."""
@@ -99,10 +101,10 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
         """Change the batch in place before it is used; ``stage`` is train, validation, test or predict."""
 
     def finish(self, folder: Path) -> list[Path]:
-        """Leave the results at the top of the run folder, made from what was exported; called once, at the end."""
+        """Leave the results at the top of the run folder, made from what was exported."""
         return []
 
-    # step and weights -----------------------------------------------------------------------------------------------
+    # step and weights ---------------------------------------------------------------------------------------
 
     @property
     def resumed(self) -> bool:
@@ -140,7 +142,7 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
                 f"system.loss.lambda_{name}",
                 None,
                 f"the weight of loss_{name}: a number or a schedule",
-                f"add lambda_{name} under system.loss (0.0 switches it off); set: {', '.join(self.loss_weights) or '-'}",
+                f"add it (0.0 switches it off); there are: {', '.join(self.loss_weights) or 'none'}",
             )
         return schedule.at(self.true_global_step, self.true_current_epoch)
 
@@ -157,7 +159,7 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
             checkpoint.get("epoch", 0), checkpoint.get("global_step", 0), on_load_weights=True
         )
 
-    # losses ---------------------------------------------------------------------------------------------------------
+    # losses -------------------------------------------------------------------------------------------------
 
     def set_loss(self, name: str, value: Tensor) -> None:
         """Add ``loss_NAME`` to the sum of this step; it is logged, and weighted with ``lambda_NAME``."""
@@ -173,7 +175,7 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
         self.log("train/loss", total.detach(), prog_bar=True)
         return total
 
-    # Lightning's hooks ----------------------------------------------------------------------------------------------
+    # Lightning's hooks --------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> dict[str, Any]:
         """The optimizer and, if there is one, the scheduler of the config."""

@@ -47,10 +47,10 @@ class TrainingConfig:
     """Settings of the engine. Keys of the Lightning Trainer belong to ``trainer:``."""
 
     checkpoint_every: int = 200
-    """Steps between two writes of ``ckpts/last.ckpt``; it is also written at the end and when the run breaks."""
+    """Steps between two writes of ``ckpts/last.ckpt``; also written at the end and when the run breaks."""
 
     finish: list[str] = field(default_factory=lambda: ["test", "export"])
-    """What follows the optimisation, in order: ``test`` (views of the model), ``export`` (files of the asset)."""
+    """What follows the optimisation: ``test`` (views of the model), ``export`` (files of the asset)."""
 
     loggers: list[str] = field(default_factory=lambda: ["csv", "tensorboard"])
     """Where the scalars go: ``csv``, ``tensorboard``."""

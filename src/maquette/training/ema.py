@@ -14,8 +14,8 @@ from maquette.core.errors import ConfigError
 class WeightAverage:
     """The running average of a model's trainable parameters: ``a <- d a + (1 - d) w``.
 
-    The decay is warmed up as ``min(decay, (1 + n) / (10 + n))`` after ``n`` updates (Tarvainen and Valpola 2017
-    as popular implementations do it), so that the first, random weights are forgotten quickly.
+    The decay is warmed up as ``min(decay, (1 + n) / (10 + n))`` after ``n`` updates, so that the first,
+    random weights are forgotten quickly.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

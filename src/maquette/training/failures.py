@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from maquette.core.errors import MaquetteError, RunFailed
+from maquette.core.paths import cache_dir
 from maquette.training.run_folder import RunFolder
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -36,27 +37,24 @@ def _named(err: Exception, folder: RunFolder) -> RunFailed:
         return RunFailed(
             "Out of memory.",
             [str(err).splitlines()[0] if str(err) else type(err).__name__],
-            "use a smaller data.width and data.height, data.batch_size=1, or fewer system.renderer.num_samples_per_ray",
+            "use smaller data.width and data.height, data.batch_size=1, fewer renderer.num_samples_per_ray",
         )
     if isinstance(err, OSError) and err.errno in FULL_DISK:
         return RunFailed(
             "The disk is full.", [f"folder: {folder.root}"], "free some space, then resume the run"
         )
     lines = (str(err).strip() or "no message").splitlines()
-    details = [f"{type(err).__name__}: {lines[0]}"]
-    if _write_log(err, folder):
-        details.append(f"traceback: {folder.log_file}")
+    details = [f"{type(err).__name__}: {lines[0]}", *_kept_traceback(err, folder)]
     return RunFailed("The run failed unexpectedly.", details)
 
 
-def _write_log(err: Exception, folder: RunFolder) -> bool:
-    if not folder.root.is_dir():
-        return False
+def _kept_traceback(err: Exception, folder: RunFolder) -> list[str]:
+    path = folder.log_file if folder.root.is_dir() else cache_dir("logs") / "error.log"
     try:
-        folder.log_file.write_text("".join(traceback.format_exception(err)), encoding="utf-8")
+        path.write_text("".join(traceback.format_exception(err)), encoding="utf-8")
     except OSError:
-        return False
-    return True
+        return []
+    return [f"traceback: {path}"]
 
 
 def _is_out_of_memory(err: Exception) -> bool:

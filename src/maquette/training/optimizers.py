@@ -19,8 +19,8 @@ COMPOSED_SCHEDULERS = ("SequentialLR", "ChainedScheduler")
 def parse_optimizer(config: Mapping[str, Any], model: nn.Module) -> Optimizer:
     """The optimizer of ``{name, args, params}``.
 
-    ``params`` maps dotted paths inside ``model`` (modules or single parameters) to the arguments of their group;
-    without it every trainable parameter of the model is one group.
+    ``params`` maps dotted paths inside ``model`` (modules or single parameters) to the arguments of their
+    group; without it every trainable parameter of the model is one group.
 
     Raises:
         ConfigError: a path matches nothing, holds no parameter, or an argument does not exist.
@@ -51,7 +51,7 @@ def parse_scheduler(config: Mapping[str, Any], optimizer: Optimizer) -> dict[str
 
 
 def plain(config: Any) -> Any:
-    """The config as plain dicts and lists: torch keeps what it is given, and checkpoints must hold no OmegaConf."""
+    """The config as dicts and lists: torch keeps what it is given, and checkpoints must hold no OmegaConf."""
     if isinstance(config, DictConfig | ListConfig):
         return OmegaConf.to_container(config, resolve=True)
     if isinstance(config, Mapping):

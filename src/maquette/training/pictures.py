@@ -15,7 +15,7 @@ from torch import Tensor
 
 from maquette.core.errors import UserError
 
-Picture = Float[Tensor, "H W 3"]
+Picture = Float[Tensor, "_ _ 3"]
 Range = tuple[float, float]
 
 COLORMAPS: dict[str, list[list[float]]] = {

@@ -17,8 +17,8 @@ from maquette.core.paths import atomic_path
 CODE_SUFFIXES = (".py", ".yaml", ".toml")
 
 CONTENT = (
-    "ckpts", "configs", "code", "tb_logs", "csv_logs", "save", "cmd.txt", "config.yaml", "run.json", "error.log",
-    "mesh.glb", "turntable.mp4", "preview.png",
+    "ckpts", "configs", "code", "tb_logs", "csv_logs", "save", "cmd.txt", "config.yaml", "run.json",
+    "error.log", "mesh.glb", "turntable.mp4", "preview.png",
 )  # fmt: skip
 """Everything a run writes at the top of its folder."""
 
@@ -71,7 +71,7 @@ class RunFolder:
         if not reuse and self.root.is_dir() and any(self.root.iterdir()):
             raise UserError(
                 f"The output folder is not empty: {self.root}",
-                hint="choose another one, replace the run in it with --overwrite, or continue it with launch --resume",
+                hint="choose another, replace its run with --overwrite, or continue it with launch --resume",
             )
         nearest = next(folder for folder in (self.root, *self.root.absolute().parents) if folder.exists())
         if not nearest.is_dir():
@@ -106,7 +106,7 @@ class RunFolder:
             raise UserError(f"The output folder cannot be made: {self.root}", [str(err)]) from err
 
     def write_configs(self, text: str, raw: str | Path | None) -> None:
-        """Keep the recipe: resolved as ``configs/parsed.yaml`` and ``config.yaml``, and the file it came from."""
+        """Keep the recipe: resolved, as ``configs/parsed.yaml`` and ``config.yaml``, and as it was given."""
         for path in (self.configs / "parsed.yaml", self.root / "config.yaml"):
             with atomic_path(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")

@@ -178,10 +178,10 @@ class SaverMixin(PictureSaver):
         save_normal: bool = False,
         save_uv: bool = False,
         save_vertex_color: bool = False,
-        map_Kd: Tensor | None = None,  # noqa: N803 (names of the MTL format)
-        map_Bump: Tensor | None = None,  # noqa: N803
-        map_Pm: Tensor | None = None,  # noqa: N803
-        map_Pr: Tensor | None = None,  # noqa: N803
+        map_Kd: Tensor | None = None,
+        map_Bump: Tensor | None = None,
+        map_Pm: Tensor | None = None,
+        map_Pr: Tensor | None = None,
         map_format: str = "jpg",
     ) -> list[Path]:
         """An OBJ, with its material library and textures if ``save_mat``; all files, the OBJ first."""
@@ -220,7 +220,7 @@ def texture_maps(
     metallic: Tensor | None = None,
     roughness: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The mesh's textures with the given ones put in, packed as glTF does (green roughness, blue metallic)."""
+    """The mesh's textures and the given ones, packed as glTF does (green roughness, blue metallic)."""
     maps = dict(mesh.texture)
     if color is not None:
         maps["base_color"] = color

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,9 @@ OURS = {
     "deterministic": "training.deterministic",
 }
 """Keys of the Trainer that the engine sets itself, and what to use in their place."""
+
+QUIET_VARIABLES = ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY")
+"""Read by libraries when they are first imported."""
 
 NOISY = ("lightning", "lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_utilities")
 
@@ -97,7 +101,9 @@ def rate_monitor(loggers: Sequence[Logger]) -> list[Callback]:
 
 @contextmanager
 def quiet(verbose: bool = False) -> Iterator[None]:
-    """Keep Lightning's notes and tips off the screen inside the block."""
+    """Keep the notes and tips of libraries off the screen inside the block."""
+    for name in QUIET_VARIABLES:
+        os.environ.setdefault(name, "info" if verbose else "error")
     levels = {name: logging.getLogger(name).level for name in NOISY}
     with warnings.catch_warnings():
         if not verbose:
@@ -124,7 +130,7 @@ def _checked(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _precision(wanted: Any) -> Any:
-    """Full precision on the CPU, where half is slower and the Trainer would silently take another kind of it."""
+    """Full precision on the CPU, where half is slower and the Trainer would take another kind of it."""
     if is_gpu(current_device()) or str(wanted) in ("32", "32-true", "64", "64-true"):
         return wanted
     log.info("trainer.precision is 32 on the CPU (the recipe asks for %s)", wanted)

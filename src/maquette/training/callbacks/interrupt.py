@@ -17,7 +17,7 @@ log = get_logger(__name__)
 
 
 class Abort(BaseException):
-    """The second Ctrl-C; not a KeyboardInterrupt, which the Trainer would turn into an exit code of its own."""
+    """The second Ctrl-C; no KeyboardInterrupt, which the Trainer would turn into an exit code of its own."""
 
 
 class Interrupt(Callback):

@@ -1,0 +1,25 @@
+import pytest
+
+from maquette.core.errors import CollapseError
+from maquette.systems.scene_collapse import SceneCollapse
+from maquette.training.config import CollapseConfig
+
+
+def watch(opacities: list[float]) -> None:
+    watcher = SceneCollapse(CollapseConfig(every=10, patience=30))
+    for n, opacity in enumerate(opacities):
+        watcher.look(10 * (n + 1), opacity)
+
+
+@pytest.mark.parametrize(
+    ("opacity", "cause"), [(0.0, "empty since step 20"), (1.0, "fills every picture since step 20")]
+)
+def test_collapse_is_named_after_the_patience(opacity: float, cause: str) -> None:
+    watch([0.3, opacity, opacity, opacity])
+    with pytest.raises(CollapseError, match=cause) as caught:
+        watch([0.3, opacity, opacity, opacity, opacity])
+    assert caught.value.exit_code == 1 and caught.value.hint
+
+
+def test_recovery_resets_the_patience() -> None:
+    watch([0.0, 0.0, 0.0, 0.2, 0.0, 0.0, 0.0])
