@@ -100,6 +100,19 @@ def test_normals_do_not_pay_for_the_table(monkeypatch):
     assert normal.abs().sum() > 0
 
 
+def test_normals_only_trains_the_table_alike_and_leaves_positions_alone():
+    results = []
+    for normals_only in (False, True):
+        x, table = make(SPEC)
+        out = hash_encode(x, table, SPEC, normals_only=normals_only)
+        (normal,) = torch.autograd.grad(out.sin().sum(), x, create_graph=True)
+        (normal.square().sum() + out.square().sum()).backward()
+        results.append((normal, table.grad, x.grad))
+    (normal, to_table, to_x), (same_normal, same_to_table, nothing) = results
+    assert torch.equal(normal, same_normal) and torch.equal(to_table, same_to_table)
+    assert to_x.abs().sum() > 0 and nothing is None
+
+
 def test_bytes_do_not_depend_on_the_number_of_threads(set_threads):
     x, table = make(SPEC, points=3001)
     results = []

@@ -9,7 +9,7 @@ which halves the time of the first compilation.
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any
 
@@ -55,7 +55,7 @@ def launch_rows(
         return
     parts = slabs(rows, parts_for(rows, smallest) if device.type == "cpu" else 1)
     prepare(kernel, device)
-    run_parallel([lambda s=s: launch(kernel, s[1], [s[0], *args], device) for s in parts])
+    run_parallel([partial(launch, kernel, count, [first, *args], device) for first, count in parts])
 
 
 def parts_for(rows: int, smallest: int = 256) -> int:

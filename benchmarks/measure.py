@@ -1,0 +1,60 @@
+"""Times and peak memory of functions measured in turn, as a table of ratios."""
+
+import ctypes
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+STATUS = Path("/proc/self/statm")
+PAGE_MIB = 4096 / 2**20
+
+
+def compare(title: str, functions: Mapping[str, Callable[[], object]], repeats: int) -> None:
+    """Print the best time of each function and its ratio to the first one's; rounds are interleaved."""
+    for function in functions.values():
+        function()
+    rounds = [[seconds(function) for function in functions.values()] for _ in range(repeats)]
+    best = [min(times) for times in zip(*rounds, strict=True)]
+    print(f"\n{title}")
+    print(f"  {'':34s} {'best ms':>9s} {'times faster':>13s} {'peak MiB':>9s}")
+    for (name, function), taken in zip(functions.items(), best, strict=True):
+        print(f"  {name:34s} {1e3 * taken:9.2f} {best[0] / taken:13.1f} {peak_mib(function):>9s}")
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    begin = time.perf_counter()
+    function()
+    return time.perf_counter() - begin
+
+
+def peak_mib(function: Callable[[], object]) -> str:
+    """Most memory the process took above its least during a call (looked at every half millisecond; Linux only)."""
+    if not STATUS.exists():
+        return "n/a"
+    ctypes.CDLL(None).malloc_trim(0)
+    seen, done = [resident_mib()], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(5e-4):
+            seen.append(resident_mib())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    function()
+    done.set()
+    watcher.join()
+    return f"{max(seen) - min(seen):.0f}"
+
+
+def resident_mib() -> float:
+    """Resident memory of this process."""
+    return int(STATUS.read_text().split()[1]) * PAGE_MIB
+
+
+def machine() -> str:
+    """What the numbers were measured with."""
+    return f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), CPU"
