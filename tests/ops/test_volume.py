@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from maquette.ops.volume import alpha_composite, contract, silhouette_level, stratified_edges
+from maquette.ops.volume import alpha_composite, contract, visible_level, stratified_edges
 
 BOX = torch.tensor([[-2.0, -2.0, -2.0], [2.0, 2.0, 2.0]])
 
@@ -45,29 +45,39 @@ def test_edges_are_in_order_with_any_jitter():
 
 
 def test_level_of_a_sharp_object_is_half_of_its_density():
-    level, opacity = silhouette_level(sphere_grid().float() * 80.0, cell=0.05)
+    level, opacity = visible_level(sphere_grid().float() * 80.0, cell=0.05)
     assert level == pytest.approx(40.0)
     assert opacity == pytest.approx(1.0)
 
 
 def test_level_ignores_a_fog_that_the_picture_does_not_show():
     field = torch.where(sphere_grid(), 80.0, 0.1)
-    level, _ = silhouette_level(field, cell=0.05)
+    level, _ = visible_level(field, cell=0.05)
     assert 0.1 < level < 80.0
 
 
-def test_level_of_a_soft_object_has_the_rendered_silhouette():
-    axis = torch.linspace(-1, 1, 64)
+def test_level_of_a_soft_object_is_between_its_frontal_depth_and_its_outline():
+    axis, width = torch.linspace(-1, 1, 64), 0.25
     distance = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).norm(dim=-1)
-    density = 20.0 * torch.exp(-0.5 * (distance / 0.25) ** 2)
-    cell = 2 / 63
-    level, _ = silhouette_level(density, cell)
-    rendered = 1 - torch.exp(-density.sum(0) * cell) >= 0.5
-    outline = density.amax(0) > level
-    assert (rendered != outline).float().mean() < 0.001
+    density, cell = 20.0 * torch.exp(-0.5 * (distance / width) ** 2), 2 / 63
+    level, _ = visible_level(density, cell)
+    radius = width * math.sqrt(2 * math.log(20.0 / level))
+    front = density[32, 32].cumsum(0) * cell > math.log(2)
+    frontal_depth = -axis[front][0].item()
+    covered = 1 - torch.exp(-density.sum(0) * cell) >= 0.5
+    outline = math.sqrt(covered.sum().item() * cell**2 / math.pi)
+    assert frontal_depth < radius < outline
+
+
+def test_most_lines_that_are_opaque_meet_the_surface():
+    generator = torch.Generator().manual_seed(0)
+    density = 40.0 * sphere_grid() * torch.rand(40, 40, 40, generator=generator)
+    level, _ = visible_level(density, cell=0.05)
+    opaque = 1 - torch.exp(-density.sum(0) * 0.05) >= 0.5
+    assert (density.amax(0) > level)[opaque].float().mean() > 0.99
 
 
 def test_level_of_fog_is_inside_the_field():
-    level, opacity = silhouette_level(sphere_grid().float() * 0.1, cell=0.05)
+    level, opacity = visible_level(sphere_grid().float() * 0.1, cell=0.05)
     assert level == pytest.approx(0.05)
     assert opacity < 0.5

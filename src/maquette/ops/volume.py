@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -52,33 +54,29 @@ def stratified_edges(
     return near[:, None] + (far - near)[:, None] * steps
 
 
-def silhouette_level(density: Float[Tensor, "X Y Z"], cell: float) -> tuple[float, float]:
-    """The density whose isosurface has the silhouette of the rendered volume, and the volume's largest
-    opacity.
+def visible_level(density: Float[Tensor, "X Y Z"], cell: float) -> tuple[float, float]:
+    """The density at the surface that a picture of the volume shows, and the volume's largest opacity.
 
-    Along the three axes, a line of cells belongs to the picture if its opacity is at least one half, and
-    to the isosurface of level L if its largest density exceeds L. The level with the fewest lines in
-    disagreement is returned, in the middle of its plateau; a volume with a sharp edge gives half of its
-    inner density. If no line is half opaque the level is half of the largest density.
+    Along the six axis directions, each line that is at least half opaque has a largest density in front of the
+    place where half of the light is gone. The level is half of the median of these: the edge of a body with a
+    sharp border, and for a soft one a surface between its depth seen frontally and its outline. If no line is half
+    opaque, the level is half of the largest density.
 
     Args:
         density: samples of the field at the nodes of a regular grid.
         cell: distance between nodes, world units.
     """
-    peaks, opacity = _axis_profiles(density, cell)
-    if not torch.any(opacity >= 0.5):
-        return 0.5 * float(peaks.max()), float(opacity.max())
-    ordered, order = torch.sort(peaks)
-    solid = (opacity[order] >= 0.5).to(torch.int64)
-    missed = torch.cumsum(solid, dim=0)
-    added = (1 - solid).sum() - torch.cumsum(1 - solid, dim=0)
-    errors = torch.cat([added.new_tensor([int((1 - solid).sum())]), missed + added])
-    levels = torch.cat([ordered.new_zeros(1), ordered])
-    cut = int(torch.argmin(errors[:-1]))
-    return 0.5 * float(levels[cut] + levels[cut + 1]), float(opacity.max())
+    lines = [density.movedim(axis, 0).flatten(start_dim=1) for axis in range(3)]
+    opacity = max(float(optical_opacity(line.sum(dim=0) * cell, 1.0).max()) for line in lines)
+    peaks = torch.cat([_visible_peaks(line, cell) for one in lines for line in (one, one.flip(0))])
+    reference = peaks.median() if len(peaks) else density.max()
+    return 0.5 * float(reference), opacity
 
 
-def _axis_profiles(density: Tensor, cell: float) -> tuple[Tensor, Tensor]:
-    peaks = torch.cat([density.amax(dim=axis).reshape(-1) for axis in range(3)])
-    depth = torch.cat([density.sum(dim=axis).reshape(-1) for axis in range(3)]) * cell
-    return peaks, optical_opacity(depth, 1.0)
+def _visible_peaks(lines: Float[Tensor, "X L"], cell: float) -> Float[Tensor, "K"]:
+    """The largest density before half of the light is gone, for lines (along dim 0) where that happens."""
+    depth = torch.cumsum(lines * cell, dim=0)
+    half = math.log(2.0)
+    lines, depth = lines[:, depth[-1] >= half], depth[:, depth[-1] >= half]
+    passed = torch.cat([torch.zeros_like(depth[:1]), depth[:-1]])
+    return torch.where(passed < half, lines, torch.zeros_like(lines)).amax(dim=0)

@@ -15,7 +15,7 @@ from maquette.core.schedule import Schedule
 from maquette.models.geometry.base import BaseGeometry, BaseImplicitGeometry, GeometryOutput
 from maquette.models.networks import get_encoding, get_mlp
 from maquette.ops.activations import get_activation
-from maquette.ops.volume import silhouette_level
+from maquette.ops.volume import visible_level
 
 log = logging.getLogger(__name__)
 
@@ -136,9 +136,9 @@ class ImplicitVolume(BaseImplicitGeometry):
         return threshold - field
 
     def auto_threshold(self, field: Float[Tensor, "X Y Z"], box: Float[Tensor, "2 3"]) -> float:
-        """The density whose surface has the silhouette of the rendering (`ops.volume.silhouette_level`)."""
+        """The density at the surface that a rendering shows (`ops.volume.visible_level`)."""
         cell = float((box[1] - box[0]).max()) / (len(field) - 1)
-        level, opacity = silhouette_level(field, cell)
+        level, opacity = visible_level(field, cell)
         if not opacity >= FAINT:
             raise RunFailed(
                 "The asset is empty: nothing in it is visible.",
