@@ -26,10 +26,10 @@ class ShowcaseConfig:
     view_size: int = 192
     """Height and width of each of its cells, pixels."""
 
-    frames: int = 48
+    frames: int = 40
     """Frames of the turntable."""
 
-    frame_size: int = 320
+    frame_size: int = 256
     """Height and width of a frame, pixels."""
 
     fps: int = 24

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 from maquette.core.errors import UserError
+from maquette.io.lettering import with_text
+from maquette.ops.image import resize
 
 Picture = Float[Tensor, "_ _ 3"]
 Range = tuple[float, float]
@@ -83,7 +83,7 @@ def grid_picture(
     columns = max(len(row) for row in rows)
     lines = []
     for row in rows:
-        cells = [_captioned(_resized(cell, height, width), next(captions, "")) for cell in row]
+        cells = [_cell(cell, height, width, next(captions, "")) for cell in row]
         cells += [torch.zeros(height, width, 3)] * (columns - len(cells))
         lines.append(torch.cat(cells, dim=1))
     return torch.cat(lines, dim=0)
@@ -126,17 +126,7 @@ def _cell_size(cells: Sequence[Picture], align: Any) -> tuple[int, int]:
     return chosen(cell.shape[0] for cell in cells), chosen(cell.shape[1] for cell in cells)
 
 
-def _resized(cell: Picture, height: int, width: int) -> Picture:
-    if cell.shape[:2] == (height, width):
-        return cell
-    stretched = F.interpolate(cell.movedim(-1, 0)[None], (height, width), mode="bilinear", antialias=True)
-    return stretched[0].movedim(0, -1).clamp(0.0, 1.0)
-
-
-def _captioned(cell: Picture, text: str) -> Picture:
-    if not text:
-        return cell
-    canvas = Image.fromarray((cell * 255).round().byte().numpy())
-    ImageDraw.Draw(canvas).text((2, 1), text, fill=(255, 255, 255), stroke_width=1, stroke_fill=(0, 0, 0))
-    stored: NDArray[Any] = np.asarray(canvas)
-    return torch.from_numpy(stored.copy()).float() / 255
+def _cell(picture: Picture, height: int, width: int, text: str) -> Picture:
+    if picture.shape[:2] != (height, width):
+        picture = resize(picture, height, width).clamp(0.0, 1.0)
+    return with_text(picture, text) if text else picture
