@@ -36,13 +36,19 @@ def load_checkpoint(path: str | Path, map_location: str = "cpu") -> dict[str, An
     try:
         content = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as err:
-        reason = "it holds Python objects besides tensors and numbers, and loading those could run code"
-        raise UserError(f"The checkpoint {path} was refused: {reason}.") from err
+        raise _unreadable(path, holds_code="global" in str(err).lower()) from err
     except (RuntimeError, EOFError, ValueError) as err:
-        raise UserError(f"The checkpoint {path} cannot be read.", [str(err).splitlines()[0]]) from err
+        raise _unreadable(path, holds_code=False) from err
     if not isinstance(content, dict):
         raise UserError(f"The checkpoint {path} holds a {type(content).__name__}, not a mapping.")
     return content
+
+
+def _unreadable(path: Path, holds_code: bool) -> UserError:
+    if holds_code:
+        reason = "it holds Python objects besides tensors and numbers, and loading those could run code"
+        return UserError(f"The checkpoint {path} was refused: {reason}.")
+    return UserError(f"The checkpoint {path} cannot be read: it is damaged, or no checkpoint.")
 
 
 def load_module_weights(

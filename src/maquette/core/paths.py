@@ -45,7 +45,8 @@ def safe_name(text: str, limit: int = 80) -> str:
 
     A text that had to be cut ends in a short digest of the whole, so that two long texts stay apart.
     """
-    name = re.sub(r"[^\w@+=,.\-]+", "_", text.strip()).strip("_.") or "unnamed"
+    name = re.sub(r"[^\w@+=,.\-]+", "_", text)
+    name = re.sub(r"_{2,}", "_", name).strip("_.") or "unnamed"
     if len(name) <= limit:
         return name
     digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

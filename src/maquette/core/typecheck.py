@@ -8,7 +8,7 @@ from beartype.roar import BeartypeDecorHintException
 from jaxtyping import install_import_hook
 
 CHECKED_ROOMS = ("ops", "io", "diffusion", "data", "models", "training", "systems", "evaluation")
-"""Rooms whose functions are checked: not `core`, which is loaded before, nor `kernels`, which Warp compiles."""
+"""Rooms that are checked: not `core`, which is loaded before, nor `kernels`, which Warp compiles."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 

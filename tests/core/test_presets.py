@@ -1,0 +1,65 @@
+"""The smoke preset touches what the modules know, and nothing else."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from maquette.core.config import load_config
+from maquette.core.registry import registry
+
+
+class Data:
+    @dataclass(kw_only=True)
+    class Config:
+        height: int = 512
+        unknown_to_the_preset: int = 7
+
+
+class System:
+    @dataclass(kw_only=True)
+    class Config:
+        geometry_type: str = ""
+        geometry: dict = field(default_factory=dict)
+
+
+class Geometry:
+    @dataclass(kw_only=True)
+    class Config:
+        isosurface_resolution: int = 128
+        pos_encoding_config: dict = field(default_factory=lambda: {"otype": "HashGrid", "n_levels": 16})
+
+
+@pytest.fixture
+def _modules(monkeypatch):
+    classes = {"test-data": Data, "test-system": System, "test-geometry": Geometry}
+    monkeypatch.setattr(registry, "find", lambda name, kind=None: classes[name])
+    monkeypatch.setattr(registry, "check", lambda *args, **kwargs: None)
+
+
+RECIPE = {
+    "format": "maquette/1",
+    "tag": "x",
+    "data_type": "test-data",
+    "data": {"unknown_to_the_preset": 9},
+    "system_type": "test-system",
+    "system": {"geometry_type": "test-geometry"},
+    "trainer": {"max_steps": 10000, "precision": "16-mixed"},
+}
+
+
+@pytest.mark.usefixtures("_modules")
+def test_only_known_keys_are_touched():
+    cfg = load_config(RECIPE, ["preset=smoke"])
+    assert cfg.data == {"unknown_to_the_preset": 9, "height": 16}
+    assert cfg.system.geometry == {
+        "isosurface_resolution": 16,
+        "pos_encoding_config": {"otype": "HashGrid", "n_levels": 4},
+    }
+    assert set(cfg.system) == {"geometry_type", "geometry"}
+    assert cfg.trainer == {"max_steps": 2, "precision": "32-true"}
+
+
+@pytest.mark.usefixtures("_modules")
+def test_other_overrides_win_over_the_preset():
+    cfg = load_config(RECIPE, ["data.height=20", "preset=smoke", "trainer.max_steps=3"])
+    assert (cfg.data.height, cfg.trainer.max_steps) == (20, 3)
