@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from maquette.ops.volume import alpha_composite, contract, visible_level, stratified_edges
+from maquette.ops.volume import alpha_composite, contract, stratified_edges, visible_level
 
 BOX = torch.tensor([[-2.0, -2.0, -2.0], [2.0, 2.0, 2.0]])
 

@@ -20,8 +20,8 @@ def orient(
     """Penalty for visible normals that face away from the camera, a mean over covered rays.
 
     `sum w max(0, n . d)^2` (Verbin et al. 2022, Ref-NeRF, eq. 11) with the weights held fixed; `directions`
-    point from the camera into the scene, `weights` are (S,) or (S, 1). The sum is divided by the number of rays
-    with any opacity.
+    point from the camera into the scene, `weights` are (S,) or (S, 1). The sum is divided by the number of
+    rays with any opacity.
     """
     facing_away = (normal * directions).sum(dim=-1).clamp(min=0.0)
     covered = (opacity > 0).sum().clamp(min=1)

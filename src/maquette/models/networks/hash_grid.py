@@ -16,7 +16,10 @@ INITIAL_RANGE = 1e-4
 
 
 class HashGrid(nn.Module):
-    """Trilinear features of points in [0, 1]^3 from a table a level, all levels side by side."""
+    """Trilinear features of points in [0, 1]^3 from a table a level, all levels side by side.
+
+    With `normals_only` points get a gradient only under `create_graph=True`; the loss's own backward pass is faster.
+    """
 
     def __init__(
         self,
@@ -39,6 +42,7 @@ class HashGrid(nn.Module):
         )
         self.n_output_dims = self.spec.output_dim
         self.active_levels: int | None = None
+        self.normals_only = False
         self.table = nn.Parameter(torch.empty(self.spec.n_rows, n_features_per_level))
         self.init_from(named_generator(None, "hash grid"))
 
@@ -49,7 +53,7 @@ class HashGrid(nn.Module):
 
     def forward(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N F"]:
         """Features of points; levels that are not active are zero."""
-        return hash_encode(x, self.table, self.spec, self.active_levels)
+        return hash_encode(x, self.table, self.spec, self.active_levels, self.normals_only)
 
 
 class ProgressiveBandHashGrid(Updateable, HashGrid):
