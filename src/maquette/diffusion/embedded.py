@@ -22,7 +22,7 @@ TEXT_WIDTH: Final = 128
 PAD, UNKNOWN, START, END = "<pad>", "<unk>", "<s>", "</s>"
 SPARE_WORDS: Final = tuple(f"<new{i}>" for i in range(1, 9))
 """Words without a meaning yet, for fine-tuning on new toys."""
-COMMON_WORDS: Final = ("photo", "picture", "of", "the", "a", "an", "and", "with", "view", "side", "sks", ",", ".")
+COMMON_WORDS: Final = ("photo", "picture", "of", "the", "a", "an", "and", "with", "view", "side", "sks", "nice", "new", "small", "big", "toy", ",", ".")
 
 
 def build_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -73,7 +73,7 @@ def build_text_encoder(tokenizer: PreTrainedTokenizerFast) -> CLIPTextModel:
     )
 
 
-def build_vae(channels: Sequence[int] = (24, 48, 64)) -> AutoencoderKL:
+def build_vae(channels: Sequence[int] = (16, 32, 64)) -> AutoencoderKL:
     """Autoencoder of 3 x 64 x 64 pictures in [-1, 1] to 4 x 16 x 16 latents."""
     return AutoencoderKL(
         in_channels=3,
@@ -91,22 +91,23 @@ def build_vae(channels: Sequence[int] = (24, 48, 64)) -> AutoencoderKL:
     )
 
 
-def build_unet(channels: Sequence[int] = (64, 128), head_width: int = 32) -> UNet2DConditionModel:
-    """Denoiser with cross-attention at both resolutions.
+def build_unet(channels: Sequence[int] = (80, 96, 96), head_width: int = 32) -> UNet2DConditionModel:
+    """Denoiser of 4 x 16 x 16 latents with cross-attention at 8 x 8 and 4 x 4.
 
     The pooled caption also reaches every block through the time embedding (``addition_embed_type``), without
-    which the words of the view are hardly heard. Diffusers reads ``attention_head_dim`` as a number of heads.
+    which the words of the view are hardly heard; it is also why the full resolution can do without attention,
+    which would double the time of a step. Diffusers reads ``attention_head_dim`` as a number of heads.
     """
     return UNet2DConditionModel(
         sample_size=LATENT_SIZE,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         block_out_channels=tuple(channels),
         layers_per_block=1,
         cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=tuple(width // head_width for width in channels),
+        attention_head_dim=tuple(max(1, width // head_width) for width in channels),
         norm_num_groups=16,
         addition_embed_type="text",
         addition_embed_type_num_heads=4,

@@ -9,6 +9,10 @@ import warp as wp
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from maquette.kernels.launch import MODULE_OPTIONS, array, launch_rows, start
+
+wp.set_module_options(MODULE_OPTIONS)
+
 FAR = 1.0e6
 
 
@@ -40,16 +44,16 @@ class RayHits:
 
 @wp.kernel
 def _first_hits(
-    mesh: wp.uint64,
-    origins: wp.array(dtype=wp.vec3),
-    directions: wp.array(dtype=wp.vec3),
     first: wp.int32,
+    mesh: wp.uint64,
+    origins: wp.array[wp.vec3],
+    directions: wp.array[wp.vec3],
     limit: wp.float32,
-    out_t: wp.array(dtype=wp.float32),
-    out_face: wp.array(dtype=wp.int32),
-    out_bary: wp.array(dtype=wp.vec2),
-    out_normal: wp.array(dtype=wp.vec3),
-):
+    out_t: wp.array[wp.float32],
+    out_face: wp.array[wp.int32],
+    out_bary: wp.array[wp.vec2],
+    out_normal: wp.array[wp.vec3],
+) -> None:
     i = first + wp.tid()
     direction = directions[i]
     query = wp.mesh_query_ray(mesh, origins[i], direction, limit)
@@ -72,8 +76,7 @@ class RayMesh:
     """
 
     def __init__(self, vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"]) -> None:
-        wp.config.quiet = True
-        wp.init()
+        start()
         self._points = vertices.detach().float().contiguous()
         self._indices = faces.detach().int().contiguous().view(-1)
         self._mesh = wp.Mesh(
@@ -91,22 +94,15 @@ class RayMesh:
             barycentric=torch.zeros(n, 2, device=device),
             normal=torch.zeros(n, 3, device=device),
         )
-        wp.launch(
-            _first_hits,
-            dim=n,
-            inputs=[
-                self._mesh.id,
-                wp.from_torch(origins, dtype=wp.vec3),
-                wp.from_torch(directions, dtype=wp.vec3),
-                0,
-                FAR,
-            ],
-            outputs=[
-                wp.from_torch(hits.t),
-                wp.from_torch(hits.face),
-                wp.from_torch(hits.barycentric, dtype=wp.vec2),
-                wp.from_torch(hits.normal, dtype=wp.vec3),
-            ],
-            device=self._mesh.device,
-        )
+        args = [
+            self._mesh.id,
+            array(origins, wp.vec3),
+            array(directions, wp.vec3),
+            FAR,
+            array(hits.t),
+            array(hits.face),
+            array(hits.barycentric, wp.vec2),
+            array(hits.normal, wp.vec3),
+        ]
+        launch_rows(_first_hits, n, args, device, smallest=4096)
         return hits

@@ -1,45 +1,39 @@
-"""Captions: a word for every direction, and "a red car, front left view, high"."""
+"""Captions of toys: "a red car, front left view, high", and the looser ways in which people write them."""
 
 from __future__ import annotations
 
-from typing import Final
+import random
 
-AZIMUTH_WORDS: Final = (
-    "front",
-    "front right",
-    "right",
-    "back right",
-    "back",
-    "back left",
-    "left",
-    "front left",
+from maquette.core.view_words import (
+    AZIMUTH_WORDS,
+    ELEVATION_WORDS,
+    azimuth_index,
+    azimuth_word,
+    elevation_index,
+    elevation_word,
+    view_caption,
 )
-"""Sectors of 45 degrees, the first centred on azimuth 0 (camera at +x), the third on +90 (camera at +y)."""
 
-ELEVATION_WORDS: Final = ("low", "level", "high", "overhead")
-"""Below 10, below 35, below 60 degrees, and the rest."""
+__all__ = [
+    "AZIMUTH_WORDS",
+    "ELEVATION_WORDS",
+    "azimuth_index",
+    "azimuth_word",
+    "caption",
+    "elevation_index",
+    "elevation_word",
+    "name",
+    "varied_caption",
+    "words",
+]
 
-ELEVATION_LIMITS: Final = (10.0, 35.0, 60.0)
-
-
-def azimuth_sector(azimuth_deg: float) -> int:
-    """Index of the 45 degree sector an azimuth lies in, any multiple of a turn allowed."""
-    return int(((azimuth_deg + 22.5) % 360.0) // 45.0) % 8
-
-
-def elevation_band(elevation_deg: float) -> int:
-    """Index of the elevation band."""
-    return sum(elevation_deg >= limit for limit in ELEVATION_LIMITS)
-
-
-def azimuth_word(azimuth_deg: float) -> str:
-    """Word of the camera's azimuth in degrees."""
-    return AZIMUTH_WORDS[azimuth_sector(azimuth_deg)]
-
-
-def elevation_word(elevation_deg: float) -> str:
-    """Word of the camera's elevation in degrees."""
-    return ELEVATION_WORDS[elevation_band(elevation_deg)]
+EMPTY_SHARE = 0.10
+"""Captions dropped altogether, for classifier-free guidance (Ho and Salimans 2022)."""
+VIEWLESS_SHARE = 0.04
+"""Captions without their view. Few: a prior that is often asked without a view learns to ignore it."""
+LOOSE_SHARE = 0.08
+"""Captions in other words."""
+LOOSE_FORMS = ("a photo of {}", "a picture of {}", "a nice {bare}", "{bare}", "the {bare}", "a view of {}")
 
 
 def name(kind: str, color: str) -> str:
@@ -50,4 +44,22 @@ def name(kind: str, color: str) -> str:
 
 def caption(kind: str, color: str, azimuth_deg: float, elevation_deg: float) -> str:
     """The whole caption of a view."""
-    return f"{name(kind, color)}, {azimuth_word(azimuth_deg)} view, {elevation_word(elevation_deg)}"
+    return view_caption(name(kind, color), azimuth_deg, elevation_deg)
+
+
+def varied_caption(text: str, rng: random.Random) -> str:
+    """A training caption: mostly ``text`` itself, now and then shortened, reworded or empty."""
+    if rng.random() < EMPTY_SHARE:
+        return ""
+    toy, _, view = text.partition(", ")
+    if rng.random() < LOOSE_SHARE:
+        toy = rng.choice(LOOSE_FORMS).format(toy, bare=toy.split(" ", 1)[1])
+    if rng.random() < VIEWLESS_SHARE:
+        return toy if rng.random() < 0.5 else f"{toy}, {view.partition(', ')[0]}"
+    return f"{toy}, {view}"
+
+
+def words(kinds: list[str], colors: list[str]) -> set[str]:
+    """Every word that captions about these kinds and colours can hold."""
+    views = {word for phrase in (*AZIMUTH_WORDS, *ELEVATION_WORDS) for word in phrase.split()}
+    return {*kinds, *colors, *views, "view", "photo", "picture", "of", "a", "an", "the", "nice"}

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from maquette.data.toyworld.captions import azimuth_sector, caption, elevation_band
+from maquette.data.toyworld.captions import azimuth_index, caption, elevation_index
 from maquette.data.toyworld.kinds import KINDS
 from maquette.data.toyworld.palette import PALETTE
 from maquette.data.toyworld.render import render, sample_views
@@ -50,11 +50,11 @@ class ToyPictures:
 
     def sectors(self) -> Int[Tensor, " N"]:
         """Azimuth sector of every picture."""
-        return torch.tensor([azimuth_sector(angle) for angle in self.azimuth.tolist()])
+        return torch.tensor([azimuth_index(angle) for angle in self.azimuth.tolist()])
 
     def bands(self) -> Int[Tensor, " N"]:
         """Elevation band of every picture."""
-        return torch.tensor([elevation_band(angle) for angle in self.elevation.tolist()])
+        return torch.tensor([elevation_index(angle) for angle in self.elevation.tolist()])
 
 
 def render_pictures(per_toy: int, seed: int, size: int = 64) -> ToyPictures:

@@ -1,0 +1,201 @@
+"""Toyworld as training data: seeded pictures with captions and labels."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Int, UInt8
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from maquette.core.base import Configurable
+from maquette.core.errors import ConfigError
+from maquette.core.output import MappingOutput
+from maquette.core.paths import cache_dir
+from maquette.core.random import RandomStreams, StepRandom
+from maquette.core.registry import register
+from maquette.data.random_camera import Place
+from maquette.data.toyworld.dataset import ToyPictures, cached_pictures
+
+
+@dataclass(kw_only=True)
+class ToyworldConfig:
+    """Options of `toyworld-datamodule`."""
+
+    cache_dir: str | None = None
+    """Folder of the rendered pictures; by default `toyworld` in the cache of maquette."""
+    views_per_toy: int = 300
+    """Training pictures of every kind in every colour."""
+    eval_views_per_toy: int = 4
+    """Evaluation pictures of every kind in every colour, rendered with the next seed."""
+    image_size: int = 64
+    """Rows and columns of the pictures."""
+    render_seed: int = 2026
+    """Seed of cameras, light and backgrounds."""
+    batch_size: int = 32
+    """Pictures of a training batch on each rank."""
+    eval_batch_size: int = 64
+    """Pictures of an evaluation batch."""
+
+    def __post_init__(self) -> None:
+        for name in ("views_per_toy", "eval_views_per_toy", "batch_size", "eval_batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"data.{name}", getattr(self, name), "an integer >= 1")
+        if self.image_size < 16 or self.image_size % 16:
+            raise ConfigError("data.image_size", self.image_size, "a multiple of 16")
+
+
+@dataclass
+class ToyBatch(MappingOutput):
+    """Pictures with everything their captions are made of; label indices as in `ToyPictures`."""
+
+    images: UInt8[Tensor, "B 3 H W"]
+    """Bytes."""
+    kind: Int[Tensor, "B"]
+    """Index of the kind."""
+    color: Int[Tensor, "B"]
+    """Index of the colour."""
+    azimuth: Int[Tensor, "B"]
+    """Azimuth sector."""
+    elevation: Int[Tensor, "B"]
+    """Elevation band."""
+    captions: list[str]
+    """Whole captions."""
+    picture: Int[Tensor, "B"]
+    """Row of each picture among all of its split."""
+    rng: StepRandom
+    """The draws of the step."""
+
+
+class ToySplit:
+    """All pictures of a split with their labels ready to be cut into batches."""
+
+    def __init__(self, pictures: ToyPictures) -> None:
+        self.pictures = pictures
+        self.sectors = pictures.sectors()
+        self.bands = pictures.bands()
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def batch(self, rows: Int[Tensor, "B"], rng: StepRandom) -> ToyBatch:
+        """Some pictures."""
+        return ToyBatch(
+            images=self.pictures.images[rows],
+            kind=self.pictures.kind[rows],
+            color=self.pictures.color[rows],
+            azimuth=self.sectors[rows],
+            elevation=self.bands[rows],
+            captions=[self.pictures.caption(row) for row in rows.tolist()],
+            picture=rows,
+            rng=rng,
+        )
+
+
+class ToyStream(IterableDataset[ToyBatch]):
+    """Endless batches; a batch is a function of the seed, the step it is for and its place."""
+
+    def __init__(
+        self, split: ToySplit, size: int, streams: RandomStreams, first_step: Callable[[], int], place: Place
+    ) -> None:
+        self.split, self.size, self.streams, self.first_step, self.place = split, size, streams, first_step, place
+
+    def __iter__(self) -> Iterator[ToyBatch]:
+        number, first = 0, self.first_step()
+        while True:
+            step, part = divmod(number, self.place.accumulate)
+            yield self.batch(first + step, part)
+            number += 1
+
+    def batch(self, step: int, part: int = 0) -> ToyBatch:
+        """Batch ``part`` of those that make the optimiser step ``step``."""
+        place = self.place
+        together = self.size * place.world * place.accumulate
+        slots = (part * place.world + place.rank) * self.size + torch.arange(self.size)
+        rng = self.streams.at(step, step * together + slots)
+        return self.split.batch(rng.integers("toyworld/picture", 0, len(self.split) - 1), rng)
+
+
+class ToyRows(Dataset[int]):
+    """Row numbers of a split; `collate` makes the batches."""
+
+    def __init__(self, split: ToySplit, streams: RandomStreams) -> None:
+        self.split, self.streams = split, streams
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+    def collate(self, rows: list[int]) -> ToyBatch:
+        """The pictures of these rows."""
+        return self.split.batch(torch.tensor(rows), self.streams.at(0, rows))
+
+
+@register("toyworld-datamodule", kind="data")
+class ToyworldDataModule(Configurable, LightningDataModule):
+    """Random pictures in training; in evaluation every toy from a few random sides."""
+
+    kind: ClassVar[str] = "data"
+    Config = ToyworldConfig  # type: ignore[assignment]
+
+    def __init__(self, cfg: Any = None, streams: RandomStreams | None = None) -> None:
+        super().__init__(cfg)
+        self._streams = streams
+
+    @property
+    def streams(self) -> RandomStreams:
+        """The random draws of the run: as given, else the system's, else of the seed that torch was given."""
+        if self._streams is None:
+            system = getattr(self.trainer, "lightning_module", None)
+            self._streams = getattr(system, "streams", None) or RandomStreams(torch.initial_seed())
+        return self._streams
+
+    @cached_property
+    def train_split(self) -> ToySplit:
+        """The training pictures, rendered at first use."""
+        return self._split(self.cfg.views_per_toy, self.cfg.render_seed)
+
+    @cached_property
+    def eval_split(self) -> ToySplit:
+        """The evaluation pictures, rendered at first use."""
+        return self._split(self.cfg.eval_views_per_toy, self.cfg.render_seed + 1)
+
+    def train_dataloader(self) -> DataLoader[ToyBatch]:
+        """Endless batches from the optimiser step that the trainer is at."""
+        stream = ToyStream(
+            self.train_split, self.cfg.batch_size, self.streams, self._global_step, self._place()
+        )
+        return DataLoader(stream, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[ToyBatch]:
+        """The evaluation pictures in order."""
+        rows = ToyRows(self.eval_split, self.streams)
+        return DataLoader(rows, batch_size=self.cfg.eval_batch_size, collate_fn=rows.collate)  # type: ignore[arg-type]
+
+    def test_dataloader(self) -> DataLoader[ToyBatch]:
+        """The evaluation pictures in order."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[ToyBatch]:
+        """The evaluation pictures in order."""
+        return self.val_dataloader()
+
+    def _split(self, views: int, seed: int) -> ToySplit:
+        folder = Path(self.cfg.cache_dir) if self.cfg.cache_dir else cache_dir("toyworld")
+        return ToySplit(cached_pictures(folder, views, seed, self.cfg.image_size))
+
+    def _global_step(self) -> int:
+        return 0 if self.trainer is None else int(self.trainer.global_step)
+
+    def _place(self) -> Place:
+        if self.trainer is None:
+            return Place()
+        return Place(
+            self.trainer.global_rank, self.trainer.world_size, int(self.trainer.accumulate_grad_batches)
+        )
