@@ -19,7 +19,7 @@ from maquette.ops.shading import lambert, light_directions
 
 Shading = Literal["albedo", "lambert"]
 
-AMBIENT, DIFFUSE = 0.35, 0.65
+AMBIENT, DIFFUSE = 0.45, 0.55
 """Shares of the two terms of "lambert" shading."""
 UNPAINTED = 0.75
 """Grey of a mesh without colours."""
