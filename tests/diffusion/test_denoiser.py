@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -90,7 +92,7 @@ def test_the_noise_follows_from_what_the_unet_predicts(prediction, seeded):
 
 
 def test_our_denoising_is_that_of_the_pipeline(model, seeded):
-    """Same latents, same prompt, four steps of DDIM: text, sizes, guidance and noise levels are wired up alike."""
+    """Same latents, same prompt, four steps of DDIM: text, sizes, guidance and noise levels agree."""
     name, denoiser = model
     side, scale, prompt = denoiser.latent_size, 3.0, "a red car"
     x = start = torch.randn(1, 4, side, side, generator=seeded)
@@ -99,7 +101,7 @@ def test_our_denoising_is_that_of_the_pipeline(model, seeded):
     if "encoders=2" in name:
         uncond = uncond.zeros()
     levels = [751, 501, 251, 1, 0]
-    for level, following in zip(levels, levels[1:], strict=False):
+    for level, following in pairwise(levels):
         eps = [
             denoiser.predict_noise(x, torch.tensor([level]), one.hidden, one.pooled) for one in (uncond, cond)
         ]

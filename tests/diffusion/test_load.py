@@ -155,7 +155,7 @@ def test_an_unknown_built_in_name():
 
 
 def test_an_installation_without_its_prior(monkeypatch, tmp_path):
-    monkeypatch.setattr(load, "assets_dir", lambda *parts: tmp_path.joinpath(*parts))
+    monkeypatch.setattr(load, "assets_dir", tmp_path.joinpath)
     with pytest.raises(ModelUnavailableError, match="without its embedded prior"):
         load_pipeline("maquette/toyworld")
 

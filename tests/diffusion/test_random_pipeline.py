@@ -29,6 +29,14 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_state_alone(
     assert not torch.equal(one.unet.conv_in.weight, other.unet.conv_in.weight)
 
 
+def test_a_part_is_the_same_alone():
+    spec = RandomPipelineSpec(encoders=2)
+    whole, part = build_random_pipeline(spec), build_random_pipeline(spec, parts=["text_encoder_2"])
+    assert part.unet is None and part.tokenizer is None
+    expected = whole.text_encoder_2.state_dict()
+    assert all(torch.equal(expected[key], value) for key, value in part.text_encoder_2.state_dict().items())
+
+
 def test_the_tokenizer_knows_every_text():
     tokenizer = byte_tokenizer()
     text = "ein Müllwagen, 赤い"

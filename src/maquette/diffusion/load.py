@@ -69,7 +69,7 @@ def load_pipeline(
     if is_random(name):
         from maquette.diffusion.random_pipeline import RandomPipelineSpec, build_random_pipeline
 
-        pipeline = build_random_pipeline(RandomPipelineSpec.parse(name), dtype)
+        pipeline = build_random_pipeline(RandomPipelineSpec.parse(name), dtype, wanted)
     else:
         pipeline = _load_folder(model_folder(name, wanted), wanted, dtype)
     for module in pipeline.components.values():

@@ -7,6 +7,7 @@ They are named "maquette/random-tiny", with options like those of a web address:
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
@@ -74,20 +75,24 @@ class RandomPipelineSpec:
                 raise ConfigError(f"{RANDOM_TINY}?{key}", getattr(self, key), f"one of {choices}")
 
 
-def build_random_pipeline(spec: RandomPipelineSpec, dtype: torch.dtype = torch.float32) -> DiffusionPipeline:
+def build_random_pipeline(
+    spec: RandomPipelineSpec, dtype: torch.dtype = torch.float32, parts: Collection[str] | None = None
+) -> DiffusionPipeline:
     """A StableDiffusionPipeline (one text encoder) or StableDiffusionXLPipeline (two) of random weights.
 
-    The same spec gives the same weights, and the global random state is left as it was.
+    Parts that are not asked for are None; all are built by default. A spec gives each part the same weights whatever
+    else is built, and the global random state is left as it was.
     """
+    builders = (
+        _BUILDERS if spec.encoders == 2 else {k: v for k, v in _BUILDERS.items() if not k.endswith("_2")}
+    )
+    built: dict[str, Any] = dict.fromkeys(builders)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.seed)
-        parts = {"unet": _unet(spec), "vae": _vae(spec), "scheduler": _scheduler(spec), **_text_parts(spec)}
-    if spec.encoders == 1:
-        pipeline = StableDiffusionPipeline(
-            **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-        )
-    else:
-        pipeline = StableDiffusionXLPipeline(**parts)
+        for number, (part, builder) in enumerate(builders.items()):
+            if parts is None or part in parts:
+                torch.manual_seed(1000 * spec.seed + number)
+                built[part] = builder(spec)
+    pipeline = _assemble(spec, built)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(dtype)
 
@@ -170,9 +175,9 @@ def _scheduler(spec: RandomPipelineSpec) -> DDIMScheduler:
     )
 
 
-def _text_parts(spec: RandomPipelineSpec) -> dict[str, Any]:
+def _text_config() -> CLIPTextConfig:
     tokenizer = byte_tokenizer()
-    config = CLIPTextConfig(
+    return CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=WIDTH,
         intermediate_size=2 * WIDTH,
@@ -184,7 +189,22 @@ def _text_parts(spec: RandomPipelineSpec) -> dict[str, Any]:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    parts = {"tokenizer": tokenizer, "text_encoder": CLIPTextModel(config)}
+
+
+def _assemble(spec: RandomPipelineSpec, parts: dict[str, Any]) -> DiffusionPipeline:
     if spec.encoders == 2:
-        parts |= {"tokenizer_2": byte_tokenizer(), "text_encoder_2": CLIPTextModelWithProjection(config)}
-    return parts
+        return StableDiffusionXLPipeline(**parts)
+    return StableDiffusionPipeline(
+        **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
+
+
+_BUILDERS: dict[str, Callable[[RandomPipelineSpec], Any]] = {
+    "scheduler": _scheduler,
+    "unet": _unet,
+    "vae": _vae,
+    "tokenizer": lambda spec: byte_tokenizer(),
+    "text_encoder": lambda spec: CLIPTextModel(_text_config()),
+    "tokenizer_2": lambda spec: byte_tokenizer(),
+    "text_encoder_2": lambda spec: CLIPTextModelWithProjection(_text_config()),
+}

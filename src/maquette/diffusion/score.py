@@ -133,8 +133,8 @@ def sjc_gradient(
 ) -> Float[Tensor, "B *S"]:
     """-(D(x + sigma n) - x) / sigma: perturb-and-average scoring (SJC, Wang et al. 2022, eq. 9).
 
-    With D(z) = z - sigma eps_hat and z = x + sigma n it is eps_hat - n. Without variance reduction the score is
-    centred on z instead of x, which leaves eps_hat alone.
+    With D(z) = z - sigma eps_hat and z = x + sigma n it is eps_hat - n. Without variance reduction the score
+    is centred on z instead of x, which leaves eps_hat alone.
     """
     return eps_hat - eps if var_red else eps_hat
 

@@ -47,7 +47,7 @@ class GuidanceOutput(MappingOutput):
     loss_sds_img: Float[Tensor, ""] | None = None
     """The same in pixels."""
     grad_norm: Float[Tensor, ""] | None = None
-    """Norm of the gradient before NaN were replaced and clipping; not finite when the model's answer was not."""
+    """Norm of the gradient before NaN were replaced and clipping; not finite where the model was not."""
     timestep: Int[Tensor, "B"] | None = None
     """The noise level of each sample."""
     min_step: int = 0

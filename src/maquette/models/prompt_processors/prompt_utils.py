@@ -94,10 +94,9 @@ class PromptUtils:
     def encoding_perp_neg(
         self, elevation: Float[Tensor, "B"], azimuth: Float[Tensor, "B"]
     ) -> tuple[TextEncoding, Float[Tensor, "B 2"]]:
-        """4B rows [cond B; uncond B; negatives 2B, the two of each sample together], and the negatives' weights.
+        """4B rows [cond B; uncond B; negatives 2B, each sample's two together], and the negatives' weights.
 
-        Between two views the condition is a mixture of theirs, and both are negatives; from above there are
-        none.
+        Between two views the condition is a mixture of theirs, and both are negatives; from above none is.
         """
         device = self.uncond.hidden.device
         overhead = self.directions.index(elevation, azimuth).to(device) == self._view("overhead")
