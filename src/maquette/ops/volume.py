@@ -58,9 +58,9 @@ def visible_level(density: Float[Tensor, "X Y Z"], cell: float) -> tuple[float, 
     """The density at the surface that a picture of the volume shows, and the volume's largest opacity.
 
     Along the six axis directions, each line that is at least half opaque has a largest density in front of
-    the place where half of the light is gone. The level is half of the median of these: the edge of a body with
-    a sharp border, and for a soft one a surface between its depth seen frontally and its outline. If no line
-    is half opaque, the level is half of the largest density.
+    the place where half of the light is gone. The level is half of the median of these: the edge of a body
+    with a sharp border, and for a soft one a surface between its depth seen frontally and its outline. If no
+    line is half opaque, the level is half of the largest density.
 
     Args:
         density: samples of the field at the nodes of a regular grid.

@@ -14,6 +14,7 @@ from maquette.core.registry import register
 from maquette.core.schedule import Schedule
 from maquette.models.geometry.base import BaseGeometry, BaseImplicitGeometry, GeometryOutput
 from maquette.models.networks import get_encoding, get_mlp
+from maquette.models.networks.hash_grid import HashGrid
 from maquette.ops.activations import get_activation
 from maquette.ops.volume import visible_level
 
@@ -99,6 +100,8 @@ class ImplicitVolume(BaseImplicitGeometry):
         super().configure()
         cfg = self.cfg
         self.encoding = get_encoding(cfg.n_input_dims, cfg.pos_encoding_config)
+        if cfg.normal_type == "analytic" and isinstance(self.encoding.encoding, HashGrid):
+            self.encoding.encoding.normals_only = True
         width = self.encoding.n_output_dims
         self.density_network = get_mlp(width, 1, cfg.mlp_network_config)
         if cfg.n_feature_dims > 0:
@@ -213,9 +216,7 @@ class ImplicitVolume(BaseImplicitGeometry):
         if kind == "pred":
             return F.normalize(self.normal_network(encoded), dim=-1)
         if kind == "analytic":
-            slope = torch.autograd.grad(density.sum(), points, create_graph=self.training, retain_graph=True)[
-                0
-            ]
+            slope = torch.autograd.grad(density.sum(), points, create_graph=True)[0]
         else:
             slope = self._difference(points, density, central=kind == "finite_difference_laplacian")
         return -F.normalize(slope, dim=-1)
