@@ -80,8 +80,8 @@ def build_random_pipeline(
 ) -> DiffusionPipeline:
     """A StableDiffusionPipeline (one text encoder) or StableDiffusionXLPipeline (two) of random weights.
 
-    Parts that are not asked for are None; all are built by default. A spec gives each part the same weights whatever
-    else is built, and the global random state is left as it was.
+    Parts that are not asked for are None; all are built by default. A spec gives each part the same weights
+    whatever else is built, and the global random state is left as it was.
     """
     builders = (
         _BUILDERS if spec.encoders == 2 else {k: v for k, v in _BUILDERS.items() if not k.endswith("_2")}
