@@ -92,9 +92,9 @@ def hash_encode(
     Levels from `active_levels` on give zeros and get no gradient. A position outside has the value of the
     nearest border.
 
-    With `normals_only` the positions get a gradient only where a graph of it is made (`create_graph=True`), that
-    is for normals that train. The backward pass of the loss then leaves out the gradient to positions, which
-    nobody reads there and which takes a third of its time.
+    With `normals_only` the positions get a gradient only where a graph of it is made (`create_graph=True`),
+    that is for normals that train. The backward pass of the loss then leaves out the gradient to positions,
+    which nobody reads there and which takes a third of its time.
 
     Raises:
         ConfigError: the shape of `x` or `table` does not fit.

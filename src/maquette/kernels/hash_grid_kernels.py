@@ -4,6 +4,9 @@ Every kernel walks one level of the table over a run of points, so that the leve
 reads `vec`, the row of F features, as one value. Threads are numbered (level, run of points). Compiled for
 the number of features in use only. `directional` replaces the trilinear weights by their derivative along a
 vector per point.
+
+No `wp.static` on the variable of a loop: Warp resolves it only while compiling, so the hash of a second kernel
+that calls the same function would depend on whether the first one came from the cache.
 """
 
 # mypy: disable-error-code="index, misc"
@@ -48,9 +51,9 @@ def corner_rows(cell: wp.vec3i, level: wp.vec4i) -> vec8i:
     z = wp.uint32(cell[2]) * step_z
     rows = vec8i()
     for c in range(8):
-        a = x + wp.uint32(wp.static(c % 2))
-        b = y + wp.uint32(wp.static(c // 2 % 2)) * step_y
-        d = z + wp.uint32(wp.static(c // 4)) * step_z
+        a = x + wp.uint32(c & 1)
+        b = y + wp.uint32((c >> 1) & 1) * step_y
+        d = z + wp.uint32(c >> 2) * step_z
         rows[c] = level[1] + wp.int32(wp.where(dense, a + b + d, (a ^ b ^ d) & mask))
     return rows
 
@@ -104,12 +107,12 @@ def trilinear_along(w: wp.vec3, along: wp.vec3) -> vec8f:
     u = wp.vec3(1.0, 1.0, 1.0) - w
     weights = vec8f()
     for c in range(8):
-        fx = wp.where(wp.static(c % 2 == 1), w[0], u[0])
-        fy = wp.where(wp.static(c // 2 % 2 == 1), w[1], u[1])
-        fz = wp.where(wp.static(c // 4 == 1), w[2], u[2])
-        sx = wp.where(wp.static(c % 2 == 1), along[0], -along[0])
-        sy = wp.where(wp.static(c // 2 % 2 == 1), along[1], -along[1])
-        sz = wp.where(wp.static(c // 4 == 1), along[2], -along[2])
+        fx = wp.where((c & 1) == 1, w[0], u[0])
+        fy = wp.where(((c >> 1) & 1) == 1, w[1], u[1])
+        fz = wp.where((c >> 2) == 1, w[2], u[2])
+        sx = wp.where((c & 1) == 1, along[0], -along[0])
+        sy = wp.where(((c >> 1) & 1) == 1, along[1], -along[1])
+        sz = wp.where((c >> 2) == 1, along[2], -along[2])
         weights[c] = sx * fy * fz + sy * fx * fz + sz * fx * fy
     return weights
 
