@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float, Int
 from lightning.pytorch import LightningDataModule
+from omegaconf import OmegaConf
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
@@ -292,8 +293,6 @@ class RandomCameraDataModule(Configurable, LightningDataModule):
 
     def _options(self) -> RandomCameraConfig:
         """The config as a plain dataclass, quick to read and easy to send to workers."""
-        from omegaconf import OmegaConf
-
         options = OmegaConf.to_object(self.cfg)
         assert isinstance(options, RandomCameraConfig)
         return options

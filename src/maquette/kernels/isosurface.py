@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 import warp as wp
 from jaxtyping import Float, Int
@@ -30,12 +33,21 @@ def marching_cubes(
     field = level.detach().float()
     field = outside_at_border(field) if close_border else field.contiguous()
     lower, upper = box[0].tolist(), box[1].tolist()
-    vertices, indices = IsoSurfaceMarchingCubes.extract(
-        wp.from_torch(field, requires_grad=False), 0.0, lower=wp.vec3(*lower), upper=wp.vec3(*upper)
-    )
+    with _torch_stream(field.device):
+        vertices, indices = IsoSurfaceMarchingCubes.extract(
+            wp.from_torch(field, requires_grad=False), 0.0, lower=wp.vec3(*lower), upper=wp.vec3(*upper)
+        )
     if len(indices) == 0:
         return field.new_zeros(0, 3), torch.zeros(0, 3, dtype=torch.int64, device=field.device)
     return wp.to_torch(vertices).clone(), wp.to_torch(indices).long().reshape(-1, 3)
+
+
+def _torch_stream(device: torch.device) -> AbstractContextManager[Any]:
+    """A block in which Warp works in the order of torch's own work on this device."""
+    if device.type == "cpu":
+        return nullcontext()
+    stream: AbstractContextManager[Any] = wp.ScopedStream(wp.stream_from_torch(device))
+    return stream
 
 
 def outside_at_border(level: Float[Tensor, "X Y Z"]) -> Float[Tensor, "X Y Z"]:

@@ -18,8 +18,8 @@ INITIAL_RANGE = 1e-4
 class HashGrid(nn.Module):
     """Trilinear features of points in [0, 1]^3 from a table a level, all levels side by side.
 
-    With `normals_only` points get a gradient only under `create_graph=True`, and the backward pass of the loss is
-    faster.
+    With `normals_only` points get a gradient only under `create_graph=True`; the backward pass of the loss is
+    faster then.
     """
 
     def __init__(
