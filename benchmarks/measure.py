@@ -32,7 +32,7 @@ def seconds(function: Callable[[], object]) -> float:
 
 
 def peak_mib(function: Callable[[], object]) -> str:
-    """Most memory the process took above its least during a call (sampled twice a millisecond; Linux only)."""
+    """Most memory the process took above its least during a call (sampled each half ms; Linux only)."""
     if not STATUS.exists():
         return "n/a"
     ctypes.CDLL(None).malloc_trim(0)

@@ -5,8 +5,8 @@ reads `vec`, the row of F features, as one value. Threads are numbered (level, r
 the number of features in use only. `directional` replaces the trilinear weights by their derivative along a
 vector per point.
 
-No `wp.static` on the variable of a loop: Warp resolves it only while compiling, so the hash of a second kernel
-that calls the same function would depend on whether the first one came from the cache.
+No `wp.static` on the variable of a loop: Warp resolves it only while compiling, so the hash of a second
+kernel that calls the same function would depend on whether the first one came from the cache.
 """
 
 # mypy: disable-error-code="index, misc"
