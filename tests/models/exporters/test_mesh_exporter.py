@@ -188,6 +188,12 @@ def test_baking_in_chunks_changes_nothing(asset):
     assert torch.equal(bake_texture(asset, query, 64, chunk=100), bake_texture(asset, query, 64))
 
 
+def test_a_surface_that_cannot_be_simplified_keeps_its_colours_at_the_vertices(monkeypatch):
+    monkeypatch.setattr("maquette.models.exporters.mesh.decimate", lambda mesh, n_faces: mesh)
+    mesh = exporter(max_faces=100)()[0].params["v_pos"]
+    assert not mesh.has_uvs and mesh.vertex_colors.shape == mesh.vertices.shape
+
+
 def test_an_empty_field_is_a_failed_run():
     with pytest.raises(RunFailed):
         exporter({"isosurface_threshold": 1e6})()

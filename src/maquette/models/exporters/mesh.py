@@ -1,5 +1,6 @@
 """A textured triangle mesh out of any geometry that has an isosurface."""
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,12 @@ from maquette.ops.mesh import (
     volume,
 )
 
+log = logging.getLogger(__name__)
+
 MESH_FORMATS = ("glb", "obj-mtl", "obj")
+
+INTRICATE = 2
+"""A surface with this many times more faces than it was simplified to is noise."""
 
 
 @register("mesh-exporter")
@@ -114,12 +120,25 @@ class MeshExporter(BaseExporter):
         low, high = bounding_box(mesh)
         depth = cfg.color_depth * float((high - low).max())
         colors = SurfaceColors(self.geometry, self.material, cfg.color_samples, depth)
-        if cfg.save_uv and (cfg.save_texture or cfg.fmt == "obj"):
+        if cfg.save_uv and (cfg.save_texture or cfg.fmt == "obj") and self._can_be_unwrapped(mesh):
             mesh = unwrap(mesh, cfg.texture_size, cfg.xatlas_chart_options, cfg.xatlas_pack_options)
-        if cfg.fmt == "obj" or not (cfg.save_uv and cfg.save_texture):
+        if cfg.fmt == "obj" or not (mesh.has_uvs and cfg.save_texture):
             return mesh.replace(vertex_colors=bake_vertex_colors(mesh, colors))
         texture = bake_texture(mesh, colors, cfg.texture_size, cfg.texture_padding)
         return mesh.replace(texture={BASE_COLOR: texture})
+
+    def _can_be_unwrapped(self, mesh: Mesh) -> bool:
+        """Noise with a thousand tunnels cannot be simplified, and an atlas for it would take minutes."""
+        limit = INTRICATE * self.cfg.max_faces
+        if not limit or mesh.n_faces <= limit:
+            return True
+        log.warning(
+            "The surface is too intricate for a texture (%d faces after simplifying to %d): its colours go to"
+            " the vertices. Train longer, or set system.exporter.max_faces=0 to unwrap it all the same.",
+            mesh.n_faces,
+            self.cfg.max_faces,
+        )
+        return False
 
     def _clean(self, mesh: Mesh) -> Mesh:
         mesh = remove_degenerate_faces(merge_vertices(mesh))
