@@ -7,7 +7,10 @@ from maquette.apps.main import COMMANDS, main
 
 
 def test_help_names_every_command_and_loads_no_torch() -> None:
-    code = "import sys, maquette.apps.main as m; c = m.main(['--help']); assert 'torch' not in sys.modules; sys.exit(c)"
+    code = (
+        "import sys, maquette.apps.main as m; code = m.main(['--help']); "
+        "assert 'torch' not in sys.modules; sys.exit(code)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert all(name in done.stdout and line in done.stdout for name, (_, line) in COMMANDS.items())
     assert 'maquette generate "a red mushroom"' in done.stdout

@@ -28,8 +28,11 @@ def test_train_leaves_the_output_tree(toy: Any, tmp_path: Path) -> None:
     result = run(toy("training.snapshot_code=true"), "train")
     assert result.global_step == 4 and math.isfinite(result.last_loss) and not result.interrupted
     assert result.files == [tmp_path / "run" / "answer.txt"]
-    for name in ("ckpts/last.ckpt", "configs/parsed.yaml", "config.yaml", "cmd.txt", "code/maquette/__init__.py",
-                 "csv_logs/version_0/metrics.csv", "save/answer.json", "run.json"):  # fmt: skip
+    promised = (
+        "ckpts/last.ckpt", "configs/parsed.yaml", "config.yaml", "cmd.txt", "code/maquette/__init__.py",
+        "csv_logs/version_0/metrics.csv", "save/answer.json", "run.json",
+    )  # fmt: skip
+    for name in promised:
         assert (tmp_path / "run" / name).is_file(), name
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["status"] == "done" and record["seed"] == 0 and record["global_step"] == 4

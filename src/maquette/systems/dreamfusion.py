@@ -45,8 +45,8 @@ class DreamFusion(BaseLift3DSystem):
                 raise ConfigError(
                     "system.loss.lambda_orient",
                     self.cfg.loss["lambda_orient"],
-                    "0.0, because the geometry gives no normals",
-                    "set system.geometry.normal_type, or a material that needs normals",
+                    "0.0, because this material asks for no normals, or the geometry gives none",
+                    "material_type: diffuse-with-point-light-material, and a system.geometry.normal_type",
                 )
             self.set_loss(
                 "orient", losses.orient(out["weights"], out["normal"], out["t_dirs"], out["opacity"])

@@ -1,0 +1,138 @@
+"""The first three minutes: one command, four files."""
+
+import json
+from pathlib import Path
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from maquette.apps.main import main
+from maquette.core.config import load_config
+
+TINY = [
+    "data.width=16", "data.height=16", "data.eval_width=16", "data.eval_height=16", "data.n_test_views=2",
+    "system.renderer.num_samples_per_ray=24", "system.geometry.isosurface_resolution=24",
+    "system.exporter.texture_size=64", "system.showcase.frames=3", "system.showcase.frame_size=32",
+    "system.showcase.view_size=32", "training.snapshot_code=false",
+]  # fmt: skip
+
+
+def generate(out: Path, *more: str) -> int:
+    return main(
+        ["generate", "a red mushroom", "--prior", "maquette/random-tiny", "--out", str(out), *TINY, *more]
+    )
+
+
+def test_generate_leaves_the_asset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "mushroom"
+    assert generate(out, "--steps", "3", "--seed", "7") == 0
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.err and all(name in shown.out for name in ("mesh.glb", "turntable.mp4"))
+
+    mesh = trimesh.load(out / "mesh.glb", force="mesh")
+    welded = trimesh.Trimesh(mesh.vertices, mesh.faces)
+    assert welded.is_watertight and welded.volume > 0 and len(welded.faces) > 20
+    assert mesh.visual.material.baseColorTexture.size == (64, 64)
+    frames = list(imageio.get_reader(out / "turntable.mp4"))
+    assert len(frames) == 3 and np.asarray(frames[0]).shape == (32, 32, 3)
+    preview = np.asarray(Image.open(out / "preview.png"))
+    assert preview.shape == (3 * 32, 8 * 32, 3)
+    assert (
+        preview[64:].min() == 0 and preview[64:].max() == 255
+    )  # the row of opacity: something, and not everything
+
+    record = json.loads((out / "run.json").read_text())
+    assert record["seed"] == 7 and record["global_step"] == 3 and record["peak_memory_gb"] > 0
+    config = load_config(out / "config.yaml")
+    assert config.system.prompt_processor.prompt == "a red mushroom" and config.trainer.max_steps == 3
+    assert main(["show", "run", str(out)]) == 0
+
+
+def test_resumed_run_gives_the_same_mesh(tmp_path: Path) -> None:
+    assert generate(tmp_path / "whole", "--steps", "4", "training.finish=[export]") == 0
+    assert generate(tmp_path / "parts", "--steps", "2", "training.finish=[]") == 0
+    assert (
+        main(
+            ["launch", "--resume", str(tmp_path / "parts"), "trainer.max_steps=4", "training.finish=[export]"]
+        )
+        == 0
+    )
+    assert (tmp_path / "whole" / "mesh.glb").read_bytes() == (tmp_path / "parts" / "mesh.glb").read_bytes()
+
+
+def test_export_of_a_finished_run(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert generate(out, "--steps", "2", "training.finish=[]") == 0
+    assert not (out / "mesh.glb").exists()
+    assert main(["launch", "--resume", str(out), "--export", "system.exporter.fmt=obj-mtl"]) == 0
+    assert (out / "save" / "it2-export" / "model.mtl").is_file() and (out / "mesh.glb").is_file()
+
+
+def incomplete_prior(folder: Path) -> str:
+    (folder / "unet").mkdir(parents=True)
+    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["system.geometry.radios=2"], "system.geometry.radius"),
+        (["system.geometri.radius=2"], "system.geometry"),
+        (["system.geometry.radius=big"], "a number"),
+        (["data.batch_size=0"], "data.batch_size"),
+        (["system.geometry_type=implicit-volum"], "implicit-volume"),
+        (["system.guidance_type=implicit-volume"], "guidance"),
+        (["system.guidance.weighting_strategy=best"], "sds"),
+        (["system.loss.lambda_sds=much"], "lambda_sds"),
+        (["system.exporter.fmt=fbx"], "glb"),
+        (["system.geometry_convert_from=other.ckpt"], "not available yet"),
+        (["--prior", "INCOMPLETE"], "INCOMPLETE"),
+        (["--prior", "nobody/no-such-model"], "nobody/no-such-model"),
+        (["--out", "USED"], "not empty"),
+        (["--out", "FILE/run"], "is a file"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_mistakes_leave_nothing_behind(
+    words: list[str], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "precious.txt").write_text("keep")
+    (tmp_path / "file").write_text("a file")
+    places = {
+        "INCOMPLETE": incomplete_prior(tmp_path / "prior"),
+        "USED": str(tmp_path / "used"),
+        "FILE/run": str(tmp_path / "file" / "run"),
+    }
+    before = sorted(tmp_path.rglob("*"))
+    out = [] if "--out" in words else ["--out", str(tmp_path / "out")]
+    prior = [] if "--prior" in words else ["--prior", "maquette/random-tiny"]
+    words = [places.get(word, word) for word in words]
+    assert main(["generate", "a toy", *out, *prior, "--steps", "1", *TINY, *words]) == 2
+    error = capsys.readouterr().err
+    assert places.get(text, text) in error and "Traceback" not in error and len(error.splitlines()) <= 24
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("prompt", ["../../etc/passwd", "a/b\\c. .", "word " * 500])
+def test_any_prompt_gives_a_safe_folder(prompt: str, tmp_path: Path) -> None:
+    root = tmp_path / "outputs"
+    config = load_config("first-light", [f"exp_root_dir={root}"], {"system.prompt_processor.prompt": prompt})
+    assert config.trial_dir.resolve().parent == (root / "first-light").resolve()
+    assert len(config.trial_dir.name) < 140
+    config.trial_dir.mkdir(parents=True)
+
+
+def test_full_disk_while_exporting_is_exit_code_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*args: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("maquette.systems.showcase.shutil.copyfile", full)
+    assert generate(tmp_path / "out", "--steps", "1", "training.finish=[export]") == 1
+    assert "disk is full" in capsys.readouterr().err.lower()

@@ -1,0 +1,24 @@
+"""Every recipe that comes along takes two steps on the CPU and leaves what it promises."""
+
+import math
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from maquette.core.config import load_config, shipped_recipes
+from maquette.training.run import run
+
+
+def words_for(path: Path) -> list[str]:
+    has_prompt = OmegaConf.load(path).get("system", {}).get("prompt_processor") is not None
+    return ["system.prompt_processor.prompt=a red mushroom"] if has_prompt else []
+
+
+@pytest.mark.parametrize("path", shipped_recipes(), ids=lambda path: path.stem)
+def test_recipe_runs(path: Path, tmp_path: Path) -> None:
+    words = [*words_for(path), "preset=smoke", f"exp_root_dir={tmp_path}", "training.snapshot_code=false"]
+    result = run(load_config(path, words), mode="train")
+    assert result.global_step == 2 and math.isfinite(result.last_loss)
+    assert (result.trial_dir / "ckpts" / "last.ckpt").is_file()
+    assert all(path.stat().st_size > 0 for path in result.files)
