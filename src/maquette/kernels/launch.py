@@ -7,8 +7,10 @@ which halves the time of the first compilation.
 """
 
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any
@@ -94,7 +96,22 @@ def start() -> None:
     wp.config.log_level = wp.LOG_ERROR
     if not os.environ.get("WARP_CACHE_PATH"):
         wp.config.kernel_cache_dir = str(cache_dir() / "kernels")
-    wp.init()
+    with _native_errors_hidden():
+        wp.init()
+
+
+@contextmanager
+def _native_errors_hidden() -> Iterator[None]:
+    """Warp's native library says on stderr that there is no GPU driver; `maquette doctor` says it where it is asked."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 @lru_cache(maxsize=4)
