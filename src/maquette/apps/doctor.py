@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from maquette.core.paths import EMBEDDED_PRIOR, assets_dir, cache_dir
 
@@ -63,5 +64,5 @@ def _table(title: str, rows: Mapping[str, Any]) -> Table:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in rows.items():
-        table.add_row(name, str(value))
+        table.add_row(name, Text(str(value)))
     return table
