@@ -155,6 +155,19 @@ def test_small_pieces_are_dropped():
     assert kept.vertices[:, 0].min() < -0.7 < -0.4 < cleaned.vertices[:, 0].min()
 
 
+def test_hidden_cavities_are_closed():
+    class Hollow(Ball):
+        def forward_density(self, points):
+            shell = (points - points.new_tensor(self.center)).norm(dim=-1, keepdim=True) > 0.3
+            return super().forward_density(points) * shell
+
+    cfg = {"pos_encoding_config": SMALL_GRID, "isosurface_resolution": 40}
+    mesh = Hollow(cfg).isosurface()
+    assert volume(mesh).item() == pytest.approx(4 / 3 * math.pi * 0.5**3, rel=0.01)
+    hollow = Hollow({**cfg, "isosurface_remove_outliers": False}).isosurface()
+    assert volume(hollow).item() == pytest.approx(4 / 3 * math.pi * (0.5**3 - 0.3**3), rel=0.02)
+
+
 def test_an_empty_surface_says_what_the_field_is_like():
     geometry = make(isosurface_threshold=1000.0, isosurface_resolution=16)
     with pytest.raises(RunFailed, match="isosurface_threshold: 1000") as caught:

@@ -14,7 +14,7 @@ from maquette.core.base import BaseModule
 from maquette.core.errors import ConfigError, RunFailed
 from maquette.core.output import MappingOutput
 from maquette.kernels.isosurface import marching_cubes
-from maquette.ops.mesh import Mesh, remove_small_components
+from maquette.ops.mesh import Mesh, component_labels, remove_small_components, select_faces, triangles
 from maquette.ops.volume import contract
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class BaseImplicitGeometry(BaseGeometry):
         isosurface_deformable_grid: bool = False
         """Let grid nodes move (only for geometries that learn it)."""
         isosurface_remove_outliers: bool = True
-        """Drop small separate pieces."""
+        """Drop small separate pieces, and closed cavities that nobody can see."""
         isosurface_outlier_n_faces_threshold: Any = 0.01
         """Pieces below this fraction of the largest one (by area) are dropped."""
 
@@ -160,6 +160,7 @@ class BaseImplicitGeometry(BaseGeometry):
             box = self._box_around(mesh)
             mesh = self._extract(self.grid_field(box), box, threshold)
         if self.cfg.isosurface_remove_outliers:
+            mesh = without_cavities(mesh)
             mesh = remove_small_components(mesh, self._outlier_fraction(mesh))
         mesh.extras["isosurface_threshold"] = threshold
         return mesh
@@ -197,6 +198,17 @@ class BaseImplicitGeometry(BaseGeometry):
     def _outlier_fraction(self, mesh: Mesh) -> float:
         wanted = self.cfg.isosurface_outlier_n_faces_threshold
         return float(wanted) if wanted < 1 else float(wanted) / mesh.n_faces
+
+
+def without_cavities(mesh: Mesh) -> Mesh:
+    """Without the closed pieces that face inwards: hollows inside a body."""
+    labels, count = component_labels(mesh)
+    a, b, c = triangles(mesh).unbind(dim=1)
+    parts = (a * torch.linalg.cross(b, c, dim=-1)).sum(dim=-1)
+    signed = parts.new_zeros(count).index_add(0, labels, parts)
+    if not torch.any(signed > 0):
+        return mesh
+    return select_faces(mesh, (signed > 0)[labels])
 
 
 def _grid_points(box: Tensor, n: int, chunk: int) -> Iterator[Tensor]:
