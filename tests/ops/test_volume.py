@@ -44,9 +44,9 @@ def test_edges_are_in_order_with_any_jitter():
         assert edges[:, 0].tolist() == near.tolist() and edges[:, -1].tolist() == far.tolist()
 
 
-def test_level_of_a_sharp_object_is_half_of_its_density():
+def test_level_of_a_sharp_object_is_a_third_of_its_density():
     level, opacity = visible_level(sphere_grid().float() * 80.0, cell=0.05)
-    assert level == pytest.approx(40.0)
+    assert level == pytest.approx(80.0 / 3)
     assert opacity == pytest.approx(1.0)
 
 
@@ -79,5 +79,5 @@ def test_most_lines_that_are_opaque_meet_the_surface():
 
 def test_level_of_fog_is_inside_the_field():
     level, opacity = visible_level(sphere_grid().float() * 0.1, cell=0.05)
-    assert level == pytest.approx(0.05)
+    assert level == pytest.approx(0.1 / 3)
     assert opacity < 0.5

@@ -8,6 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+LEVEL_FRACTION = 1 / 3
+"""Of the density that is seen; less keeps thin and noisy shells closed, more keeps soft bodies slim."""
+
 
 def alpha_composite(sigma: Float[Tensor, "R S"], delta: Float[Tensor, "R S"]) -> Float[Tensor, "R S"]:
     """Compositing weights along each ray; rows sum to the ray's opacity (Mildenhall et al. 2020, eq. 3)."""
@@ -58,9 +61,9 @@ def visible_level(density: Float[Tensor, "X Y Z"], cell: float) -> tuple[float, 
     """The density at the surface that a picture of the volume shows, and the volume's largest opacity.
 
     Along the six axis directions, each line that is at least half opaque has a largest density in front of
-    the place where half of the light is gone. The level is half of the median of these: the edge of a body
+    the place where half of the light is gone. The level is a third of the median of these: the edge of a body
     with a sharp border, and for a soft one a surface between its depth seen frontally and its outline. If no
-    line is half opaque, the level is half of the largest density.
+    line is half opaque, the level is a third of the largest density.
 
     Args:
         density: samples of the field at the nodes of a regular grid.
@@ -70,7 +73,7 @@ def visible_level(density: Float[Tensor, "X Y Z"], cell: float) -> tuple[float, 
     opacity = max(float(optical_opacity(line.sum(dim=0) * cell, 1.0).max()) for line in lines)
     peaks = torch.cat([_visible_peaks(line, cell) for one in lines for line in (one, one.flip(0))])
     reference = peaks.median() if len(peaks) else density.max()
-    return 0.5 * float(reference), opacity
+    return LEVEL_FRACTION * float(reference), opacity
 
 
 def _visible_peaks(lines: Float[Tensor, "X L"], cell: float) -> Float[Tensor, "K"]:
