@@ -140,7 +140,9 @@ def test_auto_threshold_takes_the_rim_of_a_ball():
     )
     mesh = geometry.isosurface()
     assert 0.0 < mesh.extras["isosurface_threshold"] < 50.0
-    assert volume(mesh).item() == pytest.approx(4 / 3 * math.pi * 0.5**3, rel=0.2)
+    radius = (volume(mesh).item() * 3 / (4 * math.pi)) ** (1 / 3)
+    outline = 0.555  # where a line through the soft rim is half opaque
+    assert 0.49 < radius < outline
 
 
 def test_small_pieces_are_dropped():
