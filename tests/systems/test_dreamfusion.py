@@ -76,7 +76,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
                 "guidance_type": "towards-red",
                 "prompt_processor_type": "plain-prompt",
                 "prompt_processor": {"prompt": "a red ball"},
-                "loss": {"lambda_sds": 1.0, "lambda_orient": 0.0, "lambda_sparsity": 0.0, "lambda_opaque": 0.0},
+                "loss": {"lambda_sds": 1.0} | {f"lambda_{name}": 0.0 for name in PRIORS},
                 "optimizer": {"name": "Adam", "args": {"lr": 0.05}},
             },
             "trainer": {"max_steps": 2, "num_sanity_val_steps": 0, "limit_val_batches": 0},

@@ -182,6 +182,7 @@ def test_mistake_found_in_the_first_step_leaves_nothing(toy: Any, tmp_path: Path
         ("system.optimizer.name=Adm", UserError, "Adam"),
         ("system.optimizer.params.iner.lr=0.1", ConfigError, "near: inner"),
         ("system.optimizer.args.rl=0.1", ConfigError, "rl"),
+        ("stages=[{trainer: {max_steps: 1}}]", ConfigError, "not available yet"),
         ("checkpoint.save_topk=1", ConfigError, "save_topk"),
     ],
 )
@@ -212,7 +213,7 @@ def test_listeners_hear_the_phases_and_the_last_step(toy: Any) -> None:
     events: list[Any] = []
     run(toy(), "train", listeners=[events.append])
     phases = list(dict.fromkeys(event.phase for event in events))
-    assert phases == ["loading", "optimising", "compiling", "rendering", "exporting"]
+    assert phases == ["loading", "compiling", "optimising", "rendering", "exporting"]
     assert max(event.step for event in events if event.phase == "optimising") == 4
 
 

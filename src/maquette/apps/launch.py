@@ -62,9 +62,9 @@ def chosen_mode(args: argparse.Namespace) -> str:
 
 def check_shapes() -> None:
     """Have jaxtyping check the annotations of every module imported from here on."""
-    from jaxtyping import install_import_hook
+    from maquette.core.typecheck import install_typecheck
 
-    install_import_hook("maquette", "beartype.beartype")
+    install_typecheck()
 
 
 def _sources(args: argparse.Namespace) -> tuple[str, Path | None]:

@@ -17,9 +17,9 @@ class Phases:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """The block is the phase ``name``."""
-        for listener in self.listeners:
+    def phase(self, name: str, announce: bool = True) -> Iterator[None]:
+        """The block is the phase ``name``; without ``announce`` it tells the listeners itself."""
+        for listener in self.listeners if announce else ():
             listener(ProgressEvent(step=0, total=0, rate=0.0, eta=None, phase=name))
         begin = time.perf_counter()
         try:

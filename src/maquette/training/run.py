@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from maquette.core.config import ExperimentConfig, check_modules
 from maquette.core.device import peak_memory
-from maquette.core.errors import MissingFileError, UserError
+from maquette.core.errors import ConfigError, MissingFileError, UserError
 from maquette.core.loading import load_checkpoint
 from maquette.core.progress import ProgressListener
 from maquette.core.random import seed_everything
@@ -133,6 +133,7 @@ class _Job:
         """Extensions, seeds, data, system, folder, callbacks, Trainer: in this order."""
         for path in self.cfg.extensions:
             load_extension(path)
+        _refuse_stages(self.cfg)
         check_modules(self.cfg)
         self.folder.check_usable(reuse=self.overwrite or self.resume is not None)
         seed_everything(self.cfg.seed)
@@ -146,7 +147,7 @@ class _Job:
 
     def train(self) -> None:
         """Optimise, then test and export as the recipe says; an interrupted run is only exported."""
-        with self.phases.phase("optimising"):
+        with self.phases.phase("optimising", announce=False):
             self.trainer.fit(
                 self.system, datamodule=self.data, ckpt_path=_text(self.resume), weights_only=True
             )
@@ -265,6 +266,13 @@ def _nothing_left_behind(folder: RunFolder) -> Iterator[None]:
                 if parent.is_dir() and not any(parent.iterdir()):
                     parent.rmdir()
         raise
+
+
+def _refuse_stages(cfg: ExperimentConfig) -> None:
+    if cfg.stages:
+        raise ConfigError(
+            "stages", list(cfg.stages), "nothing: several stages in one run are not available yet"
+        )
 
 
 def _resume_path(cfg: ExperimentConfig, mode: Mode, resume: str | Path | None) -> Path | None:
