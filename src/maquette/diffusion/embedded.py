@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,11 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
+from maquette.core.errors import MissingFileError
+
+Autoencoder = AutoencoderKL
+Pipeline = StableDiffusionPipeline
+
 IMAGE_SIZE: Final = 64
 LATENT_SIZE: Final = 16
 LATENT_CHANNELS: Final = 4
@@ -22,7 +28,26 @@ TEXT_WIDTH: Final = 128
 PAD, UNKNOWN, START, END = "<pad>", "<unk>", "<s>", "</s>"
 SPARE_WORDS: Final = tuple(f"<new{i}>" for i in range(1, 9))
 """Words without a meaning yet, for fine-tuning on new toys."""
-COMMON_WORDS: Final = ("photo", "picture", "of", "the", "a", "an", "and", "with", "view", "side", "sks", "nice", "new", "small", "big", "toy", ",", ".")
+COMMON_WORDS: Final = (
+    "photo",
+    "picture",
+    "of",
+    "the",
+    "a",
+    "an",
+    "and",
+    "with",
+    "view",
+    "side",
+    "sks",
+    "nice",
+    "new",
+    "small",
+    "big",
+    "toy",
+    ",",
+    ".",
+)
 
 
 def build_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -91,6 +116,19 @@ def build_vae(channels: Sequence[int] = (16, 32, 64)) -> AutoencoderKL:
     )
 
 
+def load_vae(folder: str | Path) -> AutoencoderKL:
+    """A trained autoencoder in float32, frozen, from the folder that ``save_pretrained`` wrote.
+
+    Raises:
+        MissingFileError: there is no such folder.
+    """
+    if not Path(folder).is_dir():
+        raise MissingFileError(
+            folder, "folder of a trained autoencoder", "train one with the recipe prior-vae"
+        )
+    return AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval().requires_grad_(False)
+
+
 def build_unet(channels: Sequence[int] = (80, 96, 96), head_width: int = 32) -> UNet2DConditionModel:
     """Denoiser of 4 x 16 x 16 latents with cross-attention at 8 x 8 and 4 x 4.
 
@@ -152,5 +190,7 @@ def assemble(
 
 
 def save_half(pipeline: StableDiffusionPipeline, folder: Path) -> None:
-    """Write the pipeline as float16 safetensors; it is converted in place."""
-    pipeline.to(dtype=torch.float16).save_pretrained(folder, safe_serialization=True)
+    """Write the pipeline as float16 safetensors; its own weights stay as they are."""
+    parts = {name: getattr(pipeline, name) for name in ("vae", "unet", "text_encoder")}
+    halves = {name: copy.deepcopy(part).to(torch.float16) for name, part in parts.items()}
+    assemble(**halves, tokenizer=pipeline.tokenizer).save_pretrained(folder, safe_serialization=True)

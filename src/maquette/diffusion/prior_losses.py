@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler
 from diffusers.models.resnet import ResnetBlock2D
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
@@ -66,7 +69,9 @@ def autoencoder_terms(
 
 
 @torch.no_grad()
-def encode_means(vae: AutoencoderKL, images: UInt8[Tensor, "N 3 H W"], batch: int = 32) -> Float[Tensor, "N 4 h w"]:
+def encode_means(
+    vae: AutoencoderKL, images: UInt8[Tensor, "N 3 H W"], batch: int = 32
+) -> Float[Tensor, "N 4 h w"]:
     """Posterior means, unscaled. Samples would add the noise that the weak Kullback-Leibler term leaves."""
     return torch.cat([vae.encode(as_input(part)).latent_dist.mean for part in images.split(batch)])
 
@@ -78,7 +83,7 @@ def spread_timesteps(share: Float[Tensor, " B"], levels: int) -> Int[Tensor, " B
 
 
 def velocity_loss(
-    unet: UNet2DConditionModel,
+    unet: Callable[..., Any],
     scheduler: DDIMScheduler,
     latents: Float[Tensor, "B 4 h w"],
     text: Float[Tensor, "B T D"],

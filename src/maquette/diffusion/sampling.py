@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from diffusers import StableDiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor
 
 from maquette.core.random import RandomStreams
+from maquette.diffusion.embedded import Pipeline
 
 
 @torch.no_grad()
 def sample_images(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     prompts: Sequence[str],
     seed: int = 0,
     steps: int = 25,
@@ -33,7 +33,9 @@ def sample_images(
                 part,
                 num_inference_steps=steps,
                 guidance_scale=guidance_scale,
-                latents=rng.normal("sampling/latents", channels, size, size).to(pipeline.device, pipeline.dtype),
+                latents=rng.normal("sampling/latents", channels, size, size).to(
+                    pipeline.device, pipeline.dtype
+                ),
                 output_type="pt",
             ).images
         )

@@ -5,19 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch import Tensor
 
-from maquette.core.errors import MissingFileError
 from maquette.data.toyworld.captions import caption, varied_caption, words
 from maquette.data.toyworld.dataset import COLOR_NAMES, KIND_NAMES
 from maquette.diffusion.embedded import (
+    Autoencoder,
+    Pipeline,
     assemble,
     build_scheduler,
     build_text_encoder,
     build_tokenizer,
     build_unet,
+    build_vae,
+    load_vae,
     save_half,
     tokenize,
 )
@@ -37,7 +38,7 @@ class PriorUNet(BaseSystem):
         """Options of `prior-unet-system`."""
 
         vae: str = ""
-        """Folder of a trained autoencoder; without one an untrained one is used, which only tests can want."""
+        """Folder of a trained autoencoder; without it an untrained one, which only tests can want."""
 
         sample_steps: int = 20
         """Denoising steps of the pictures on validation sheets."""
@@ -56,15 +57,16 @@ class PriorUNet(BaseSystem):
         self.text_encoder = build_text_encoder(self.tokenizer)
         self.unet = build_unet()
         self.noise_levels = build_scheduler()
-        self._frozen = {"vae": _load_vae(self.cfg.vae)}  # in a dict: no part of the weights that are trained
+        vae = load_vae(self.cfg.vae) if self.cfg.vae else build_vae().eval().requires_grad_(False)
+        self._frozen = {"vae": vae}  # in a dict: no part of the weights that are trained
         self._latents: Tensor | None = None
 
     @property
-    def vae(self) -> AutoencoderKL:
+    def vae(self) -> Autoencoder:
         """The frozen autoencoder."""
         return self._frozen["vae"].to(self.device)
 
-    def pipeline(self) -> StableDiffusionPipeline:
+    def pipeline(self) -> Pipeline:
         """The present weights as a pipeline."""
         return assemble(self.vae, self.unet, self.text_encoder, self.tokenizer)
 
@@ -77,7 +79,9 @@ class PriorUNet(BaseSystem):
         """One batch of latents at timesteps spread over all noise levels."""
         latents = self._latents[batch.picture].to(self.device)
         seeds = batch.rng.integers("prior/caption", 0, 2**31 - 1).tolist()
-        captions = [varied_caption(one, random.Random(seed)) for one, seed in zip(batch.captions, seeds, strict=True)]
+        captions = [
+            varied_caption(one, random.Random(seed)) for one, seed in zip(batch.captions, seeds, strict=True)
+        ]
         text = self.text_encoder(tokenize(self.tokenizer, captions).to(self.device))[0]
         noise = batch.rng.normal("prior/noise", *latents.shape[1:]).to(self.device)
         share = batch.rng.uniform("prior/timestep").to(self.device)
@@ -112,14 +116,4 @@ class PriorUNet(BaseSystem):
 
     def finish(self, folder: Path) -> list[Path]:
         """The pipeline's folder at the top of the run."""
-        return [move_to_top(self.get_save_path("prior"), folder)]
-
-
-def _load_vae(folder: str) -> AutoencoderKL:
-    from maquette.diffusion.embedded import build_vae
-
-    if not folder:
-        return build_vae().eval().requires_grad_(False)
-    if not Path(folder).is_dir():
-        raise MissingFileError(folder, "folder of a trained autoencoder", "train one with the recipe prior-vae")
-    return AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval().requires_grad_(False)
+        return move_to_top(self.get_save_path("prior"), folder)

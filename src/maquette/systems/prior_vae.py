@@ -47,7 +47,9 @@ class PriorVAE(BaseSystem):
         self.log("val/psnr", -10.0 * torch.log10(error).mean(), batch_size=len(images))
         if batch_idx == 0:
             rows = [[_cell(one) for one in part[:SHEET]] for part in (images, again)]
-            self.save_image_grid(f"it{self.true_global_step}-vae.png", rows, name="vae", step=self.true_global_step)
+            self.save_image_grid(
+                f"it{self.true_global_step}-vae.png", rows, name="vae", step=self.true_global_step
+            )
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """As in validation."""
@@ -63,19 +65,21 @@ class PriorVAE(BaseSystem):
 
     def finish(self, folder: Path) -> list[Path]:
         """The autoencoder's folder at the top of the run."""
-        return [move_to_top(self.get_save_path("vae"), folder)]
+        return move_to_top(self.get_save_path("vae"), folder)
 
     def _noise(self, batch: Any) -> Tensor:
         size = batch.images.shape[-1] // 4
-        return batch.rng.normal("prior/posterior", self.vae.config["latent_channels"], size, size).to(self.device)
+        return batch.rng.normal("prior/posterior", self.vae.config["latent_channels"], size, size).to(
+            self.device
+        )
 
 
-def move_to_top(source: Path, folder: Path) -> Path:
-    """Move an exported folder to the top of the run, over an older one."""
+def move_to_top(source: Path, folder: Path) -> list[Path]:
+    """Move an exported folder to the top of the run, over an older one; its weight files."""
     target = folder / source.name
     shutil.rmtree(target, ignore_errors=True)
     shutil.move(source, target)
-    return target
+    return sorted(target.rglob("*.safetensors"))
 
 
 def _cell(image: Tensor) -> dict[str, Any]:

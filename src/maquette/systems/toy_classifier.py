@@ -40,7 +40,9 @@ class ToyClassifier(BaseSystem):
         """Cross entropies on slightly spoiled pictures."""
         images = degrade(batch.images.float() / 255.0, batch.rng)
         labels = labels_of(batch)
-        for name, value in classification_losses(self.network(images), labels, self.fronted[labels.kind]).items():
+        for name, value in classification_losses(
+            self.network(images), labels, self.fronted[labels.kind]
+        ).items():
             self.set_loss(name, value)
         return {"loss": self.total_loss()}
 
@@ -52,7 +54,9 @@ class ToyClassifier(BaseSystem):
             self.log(f"val/{name}", right, batch_size=len(batch.images))
         near = (sector_distance(found.azimuth, labels.azimuth) <= 1).float()
         weight = self.fronted[labels.kind]
-        self.log("val/azimuth", (near * weight).sum() / weight.sum().clamp_min(1.0), batch_size=len(batch.images))
+        self.log(
+            "val/azimuth", (near * weight).sum() / weight.sum().clamp_min(1.0), batch_size=len(batch.images)
+        )
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """As in validation."""

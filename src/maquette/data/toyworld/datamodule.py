@@ -102,7 +102,13 @@ class ToyStream(IterableDataset[ToyBatch]):
     def __init__(
         self, split: ToySplit, size: int, streams: RandomStreams, first_step: Callable[[], int], place: Place
     ) -> None:
-        self.split, self.size, self.streams, self.first_step, self.place = split, size, streams, first_step, place
+        self.split, self.size, self.streams, self.first_step, self.place = (
+            split,
+            size,
+            streams,
+            first_step,
+            place,
+        )
 
     def __iter__(self) -> Iterator[ToyBatch]:
         number, first = 0, self.first_step()

@@ -6,12 +6,13 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
-import trimesh
+import torch
 from numpy.typing import NDArray
 
+from maquette.data.toyworld.captions import name
 from maquette.data.toyworld.kinds import KINDS
 from maquette.data.toyworld.palette import PALETTE
-
+from maquette.ops.mesh import Mesh
 
 RADIUS = 0.9
 """No toy reaches further from the origin."""
@@ -29,7 +30,7 @@ class ToyMesh:
     """(F, 3) fixed colours; rows of captioned faces hold NaN."""
 
     def face_colors(self, color: str) -> NDArray[np.float32]:
-        """(F, 3) linear colours in [0, 1] with the captioned colour filled in."""
+        """(F, 3) colours in [0, 1] with the captioned colour filled in."""
         return np.where(np.isnan(self.accents), np.float32(PALETTE[color]), self.accents)
 
 
@@ -40,7 +41,8 @@ def toy_mesh(kind: str) -> ToyMesh:
     offsets = np.cumsum([0] + [len(part.mesh.vertices) for part in parts])
     faces = [part.mesh.faces + offset for part, offset in zip(parts, offsets, strict=False)]
     accents = [
-        np.tile((np.nan,) * 3 if part.color is None else part.color, (len(part.mesh.faces), 1)) for part in parts
+        np.tile((np.nan,) * 3 if part.color is None else part.color, (len(part.mesh.faces), 1))
+        for part in parts
     ]
     vertices = np.concatenate([part.mesh.vertices for part in parts])
     vertices *= min(1.0, RADIUS / np.linalg.norm(vertices, axis=-1).max())
@@ -51,10 +53,13 @@ def toy_mesh(kind: str) -> ToyMesh:
     )
 
 
-def toy_trimesh(kind: str, color: str) -> trimesh.Trimesh:
-    """The toy as a trimesh with face colours, for writing to files."""
+def colored_toy(kind: str, color: str) -> Mesh:
+    """The toy as a mesh of single-coloured triangles, for files and for viewers."""
     toy = toy_mesh(kind)
-    rgba = np.concatenate([toy.face_colors(color), np.ones((len(toy.faces), 1))], -1)
-    return trimesh.Trimesh(
-        toy.vertices, toy.faces, face_colors=(rgba * 255).round().astype(np.uint8), process=False
+    corners = toy.vertices[toy.faces].reshape(-1, 3)
+    return Mesh(
+        vertices=torch.from_numpy(corners),
+        faces=torch.arange(len(corners)).view(-1, 3),
+        vertex_colors=torch.from_numpy(toy.face_colors(color).repeat(3, axis=0)),
+        extras={"name": name(kind, color)},
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 RGB = tuple[float, float, float]
-"""Linear red, green and blue in [0, 1]."""
+"""Display (sRGB) red, green and blue in [0, 1]."""
 
 PALETTE: Final[dict[str, RGB]] = {
     "red": (0.86, 0.08, 0.08),

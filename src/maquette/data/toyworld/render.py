@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +43,14 @@ class Views:
 
     def __getitem__(self, rows: slice) -> Views:
         """Some of the views."""
-        arrays = self.azimuth_deg, self.elevation_deg, self.distance, self.light, self.ambient, self.background
+        arrays = (
+            self.azimuth_deg,
+            self.elevation_deg,
+            self.distance,
+            self.light,
+            self.ambient,
+            self.background,
+        )
         return Views(*(array[rows] for array in arrays), fovy_deg=self.fovy_deg)
 
 
@@ -53,7 +61,14 @@ def sample_views(n: int, rng: np.random.Generator) -> Views:
     light = _on_sphere(azimuth, elevation) + 0.5 * rng.standard_normal((n, 3))
     light[:, 2] += 0.3
     light /= np.linalg.norm(light, axis=-1, keepdims=True)
-    arrays = azimuth, elevation, rng.uniform(*DISTANCE, n), light, rng.uniform(*AMBIENT, n), _backgrounds(n, rng)
+    arrays = (
+        azimuth,
+        elevation,
+        rng.uniform(*DISTANCE, n),
+        light,
+        rng.uniform(*AMBIENT, n),
+        _backgrounds(n, rng),
+    )
     return Views(*(array.astype(np.float32) for array in arrays))
 
 
@@ -65,7 +80,12 @@ def orbit_views(azimuth_deg: list[float], elevation_deg: float = 20.0, distance:
     light /= np.linalg.norm(light, axis=-1, keepdims=True)
     full = np.full(n, distance, np.float32)
     return Views(
-        azimuth, elevation, full, light.astype(np.float32), np.full(n, 0.6, np.float32), np.ones((n, 3), np.float32)
+        azimuth,
+        elevation,
+        full,
+        light.astype(np.float32),
+        np.full(n, 0.6, np.float32),
+        np.ones((n, 3), np.float32),
     )
 
 
@@ -85,7 +105,7 @@ def _ray_mesh(kind: str) -> RayMesh:
     return RayMesh(torch.from_numpy(toy.vertices), torch.from_numpy(toy.faces))
 
 
-def _backgrounds(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def _backgrounds(n: int, rng: np.random.Generator) -> NDArray[Any]:
     """Greys from dark to light, a tenth of them white, a sixth tinted."""
     grey = np.repeat(rng.uniform(0.3, 1.0, (n, 1)), 3, axis=1)
     tinted = np.clip(grey + rng.uniform(-0.25, 0.25, (n, 3)), 0.0, 1.0)
@@ -93,7 +113,7 @@ def _backgrounds(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
     return np.where(dice < 0.1, 1.0, np.where(dice < 0.27, tinted, grey))
 
 
-def _on_sphere(azimuth_deg: NDArray[np.floating], elevation_deg: NDArray[np.floating]) -> NDArray[np.float64]:
+def _on_sphere(azimuth_deg: NDArray[Any], elevation_deg: NDArray[Any]) -> NDArray[Any]:
     azimuth, elevation = np.radians(azimuth_deg), np.radians(elevation_deg)
     flat = np.cos(elevation)
     return np.stack([flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation)], -1)

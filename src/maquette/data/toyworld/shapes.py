@@ -46,9 +46,7 @@ def dome(radius: float, at: Point, color: RGB | None = None, height: float = 1.0
     return hull(points[points[:, 2] > -1e-6] * (1.0, 1.0, height), color, at)
 
 
-def block(
-    size: Point, at: Point, color: RGB | None = None, axis: str = "z", turn_deg: float = 0.0
-) -> Part:
+def block(size: Point, at: Point, color: RGB | None = None, axis: str = "z", turn_deg: float = 0.0) -> Part:
     """Box with full edge lengths ``size`` centred at ``at``."""
     return place(trimesh.creation.box(size), at, axis, turn_deg, color)
 
