@@ -210,7 +210,7 @@ class _Job:
             return make_trainer(
                 self.cfg.trainer, self.training, self.folder, [self.interrupt, *self._average()], []
             )
-        loggers = make_loggers(self.training.loggers, self.folder)
+        loggers = [*make_loggers(self.training.loggers, self.folder), *self.system.get_loggers()]
         watch = [self.finite_loss] if self.training.collapse.enabled else []
         callbacks = [
             *watch,

@@ -35,7 +35,14 @@ OURS = {
 QUIET_VARIABLES = ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY")
 """Read by libraries when they are first imported."""
 
-NOISY = ("lightning", "lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_utilities")
+NOISY = (
+    "lightning",
+    "lightning.pytorch",
+    "lightning.fabric",
+    "pytorch_lightning",
+    "transformers",
+    "diffusers",
+)
 
 
 def make_trainer(
