@@ -74,6 +74,8 @@ def test_evaluation_uses_the_weights_and_the_step_of_the_checkpoint(
     calls.clear()
     result = run(toy(), "export", resume=tmp_path / "run" / "ckpts" / "last.ckpt")
     assert result.global_step == 4 and "system.update 4" in calls and "system.update 0" not in calls
+    records = [json.loads((tmp_path / "run" / name).read_text()) for name in ("run.json", "run-export.json")]
+    assert [record["mode"] for record in records] == ["train", "export"]
     saved = json.loads((tmp_path / "run" / "save" / "answer.json").read_text())
     assert saved["weight"] == weights(tmp_path / "run")["inner.weight"].tolist()
 

@@ -175,7 +175,7 @@ class _Job:
             act(self.system, datamodule=self.data, verbose=False)
 
     def conclude(self) -> RunResult:
-        """Write ``run.json`` and sum up."""
+        """Write ``run.json`` (of training; ``run-MODE.json`` of the others) and sum up."""
         result = RunResult(
             trial_dir=self.folder.root,
             global_step=self.system.true_global_step,
@@ -185,7 +185,8 @@ class _Job:
             files=self.files,
             interrupted=self.interrupt.requested,
         )
-        write_json(self.folder.root / "run.json", self._record(result))
+        name = "run.json" if self.mode == "train" else f"run-{self.mode}.json"
+        write_json(self.folder.root / name, self._record(result))
         return result
 
     def _export(self) -> None:
