@@ -1,9 +1,10 @@
-"""Does text become the right 3D asset? Generate many prompts, then let a classifier judge the exported meshes.
+"""Does text become the right 3D asset? Generate many prompts and let a classifier judge the exported meshes.
 
-    python benchmarks/first_light.py --prompts 24 [--recipe first-light] [--out outputs/first_light] [key.path=value ...]
+    python benchmarks/first_light.py --prompts 24 [--recipe first-light] [--out DIR] [key.path=value ...]
 
-Two workers of one thread each. What is done is kept: the same command goes on where it was stopped. Writes `scores.json`,
-`table.md` and the contact sheet `sheet.png` (eight views of every asset, its true toy below) into --out.
+Two workers of one thread each. What is done is kept: the same command goes on where it was stopped. Writes
+`scores.json`, `table.md` and the contact sheet `sheet.png` (eight views of every asset, its true toy below)
+into --out.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from maquette.data.toyworld.captions import name
@@ -61,7 +62,7 @@ def jobs(count: int, out: Path) -> list[Job]:
 
 
 def generate(job: Job, args: argparse.Namespace) -> bool:
-    """Run `maquette generate` in a process of one thread; its output goes to a file beside the run folder."""
+    """Run `maquette generate` in a process of one thread; what it says goes to a file beside the folder."""
     if job.mesh.exists() and (job.folder / "run.json").exists():
         return True
     command = [sys.executable, "-m", "maquette.apps.main", "generate", job.prompt, "--recipe", args.recipe]
@@ -73,7 +74,8 @@ def generate(job: Job, args: argparse.Namespace) -> bool:
 
 def generate_all(todo: list[Job], args: argparse.Namespace) -> list[Job]:
     """All assets, two at a time; those that failed are named and left out."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    counters = (MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (*Progress.get_default_columns()[:2], *counters)
     done: list[Job] = []
     with Progress(*columns, console=console) as bar, ThreadPoolExecutor(args.workers) as pool:
         task = bar.add_task("generating", total=len(todo))
@@ -100,7 +102,8 @@ def summary(scores: list[AssetScore], asked: int) -> dict[str, float]:
 
 def report(scores: dict[str, AssetScore], totals: dict[str, float], seconds: dict[str, float]) -> Table:
     """One row an asset, the whole below."""
-    table = Table(title="first light", caption="   ".join(f"{key} {value:.3g}" for key, value in totals.items()))
+    caption = "   ".join(f"{key} {value:.3g}" for key, value in totals.items())
+    table = Table(title="first light", caption=caption)
     for heading in ("prompt", "seen", "right", "azimuth of 8", "sharpness", "seconds"):
         table.add_column(heading)
     for prompt, score in scores.items():
@@ -131,7 +134,9 @@ def seconds_of(job: Job) -> float:
 
 def main() -> int:
     """Generate, judge, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--prompts", type=int, default=24, help="how many assets (24)")
     parser.add_argument("--recipe", default="first-light", help="recipe name or file (first-light)")
     parser.add_argument("--seed", type=int, default=0)
@@ -145,7 +150,8 @@ def main() -> int:
     done = generate_all(todo, args)
     with console.status("judging"):
         classifier = load_classifier()
-        scores = {job.prompt: score_asset(read_mesh(job.mesh), job.kind, job.color, classifier) for job in done}
+        judged = [score_asset(read_mesh(job.mesh), job.kind, job.color, classifier) for job in done]
+    scores = {job.prompt: score for job, score in zip(done, judged, strict=True)}
     totals = summary(list(scores.values()), len(todo))
     table = report(scores, totals, {job.prompt: seconds_of(job) for job in done})
     console.print(table)

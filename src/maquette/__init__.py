@@ -1,6 +1,7 @@
 """Text or images in, 3D asset out, on any machine.
 
-Importing this package loads no heavy library: modules are registered by name and imported when they are asked for.
+Importing this package loads no heavy library: modules are registered by name and imported when they are
+asked for.
 """
 
 from maquette.core.registry import find, register

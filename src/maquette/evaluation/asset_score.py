@@ -1,4 +1,4 @@
-"""How well a finished asset shows the toy that was asked for: eight views of the exported mesh, judged by a classifier."""
+"""How well an asset shows the toy that was asked for: a classifier looks at eight views of its mesh."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from maquette.core.view_words import AZIMUTH_WORDS
-from maquette.data.toyworld.kinds import KINDS, FRONTED
+from maquette.data.toyworld.kinds import FRONTED, KINDS
 from maquette.data.toyworld.mesh import toy_mesh
 from maquette.data.toyworld.palette import PALETTE
 from maquette.data.toyworld.render import DISTANCE, FOVY_DEG
@@ -65,7 +65,9 @@ def score_asset(mesh: Mesh, kind: str, color: str, classifier: ToyClassifier) ->
 
 def render_views(mesh: Mesh, size: int = VIEW_SIZE) -> Float[Tensor, "8 3 H W"]:
     """Unlit pictures of a mesh from the centres of the eight azimuth sectors, front first."""
-    return render_mesh(mesh, sector_cameras(size), shading="albedo", background=BACKGROUND)["rgb"].permute(0, 3, 1, 2)
+    return render_mesh(mesh, sector_cameras(size), shading="albedo", background=BACKGROUND)["rgb"].permute(
+        0, 3, 1, 2
+    )
 
 
 def sector_cameras(size: int = VIEW_SIZE) -> CameraBatch:
@@ -100,7 +102,7 @@ def true_toy(kind: str, color: str) -> Mesh:
 
 
 def azimuth_hits(probability: Float[Tensor, "8 8"]) -> int:
-    """Views whose most probable sector is the camera's own or a neighbour of it; row k is seen from sector k."""
+    """Views whose likeliest sector is the camera's own or a neighbour of it; row k is seen from sector k."""
     distance = (probability.argmax(-1) - torch.arange(N_VIEWS)).abs()
     return int((torch.minimum(distance, N_VIEWS - distance) <= 1).sum())
 

@@ -102,7 +102,7 @@ def start() -> None:
 
 @contextmanager
 def _native_errors_hidden() -> Iterator[None]:
-    """Warp's native library says on stderr that there is no GPU driver; `maquette doctor` says it where it is asked."""
+    """Warp complains about a missing GPU driver on stderr; `maquette doctor` is the place to say so."""
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "w") as nowhere:
