@@ -52,11 +52,10 @@ class ToyClassifier(BaseSystem):
         for name in ("kind", "color", "elevation"):
             right = (found[name] == labels[name]).float().mean()
             self.log(f"val/{name}", right, batch_size=len(batch.images))
-        near = (sector_distance(found.azimuth, labels.azimuth) <= 1).float()
-        weight = self.fronted[labels.kind]
-        self.log(
-            "val/azimuth", (near * weight).sum() / weight.sum().clamp_min(1.0), batch_size=len(batch.images)
-        )
+        fronted = self.fronted[labels.kind] > 0
+        if fronted.any():
+            near = (sector_distance(found.azimuth, labels.azimuth)[fronted] <= 1).float().mean()
+            self.log("val/azimuth", near, batch_size=int(fronted.sum()))
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """As in validation."""
