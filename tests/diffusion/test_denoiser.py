@@ -154,5 +154,26 @@ def test_a_model_is_loaded_once(saved_folder):
     assert shared_denoiser(str(saved_folder), torch.bfloat16, CPU) is not one
 
 
+@pytest.mark.parametrize("option", ["attention_slicing", "channels_last"])
+def test_the_settings_of_one_user_do_not_reach_the_next(option):
+    def processors(denoiser):
+        return {type(one).__name__ for one in denoiser.unet.attn_processors.values()}
+
+    def last(denoiser):
+        return denoiser.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+
+    name = "maquette/random-tiny"
+    before = shared_denoiser(name, torch.float32, CPU)
+    changed = shared_denoiser(name, torch.float32, CPU, **{option: True})
+    after = shared_denoiser(name, torch.float32, CPU)
+    assert processors(before) == processors(after) and not last(before) and not last(after)
+    assert processors(changed) != processors(after) if option == "attention_slicing" else last(changed)
+    x, t = torch.randn(2, 4, 8, 8), torch.tensor([10, 500])
+    text = torch.randn(2, 77, 32)
+    torch.testing.assert_close(
+        changed.predict_noise(x, t, text), after.predict_noise(x, t, text), atol=1e-5, rtol=1e-4
+    )
+
+
 def test_half_precision_is_for_gpus():
     assert weights_dtype(CPU, half=True) == torch.float32

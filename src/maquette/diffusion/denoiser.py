@@ -137,10 +137,24 @@ class LatentDenoiser:
         return {"text_embeds": pooled.to(dtype), "time_ids": sizes}
 
 
-def shared_denoiser(name: str, dtype: torch.dtype, device: torch.device) -> LatentDenoiser:
-    """The denoiser of a model, loaded once a process; the last one asked for is kept.
+def shared_denoiser(
+    name: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    attention_slicing: bool = False,
+    channels_last: bool = False,
+) -> LatentDenoiser:
+    """The denoiser of a model, loaded once a process for all who ask alike; the last one asked for is kept.
 
-    Who changes its weights must build a `LatentDenoiser` of their own.
+    Who changes its weights or settings must build a `LatentDenoiser` of their own.
+
+    Args:
+        name: as for `load_pipeline`.
+        dtype: of the weights.
+        device: where they are.
+        attention_slicing: compute attention in slices: less memory, slower.
+        channels_last: store the UNet's weights channels last.
 
     Raises:
         ModelUnavailableError, UserError: as `load_pipeline`.
@@ -149,13 +163,19 @@ def shared_denoiser(name: str, dtype: torch.dtype, device: torch.device) -> Late
     if not is_random(name):
         files = model_folder(name, IMAGE_PARTS).glob("*/*.safetensors")
         newest = max((path.stat().st_mtime_ns for path in files), default=0)
-    return _shared(name, dtype, device, newest)
+    return _shared(name, dtype, device, newest, attention_slicing, channels_last)
 
 
 @lru_cache(maxsize=1)
-def _shared(name: str, dtype: torch.dtype, device: torch.device, newest: int) -> LatentDenoiser:
+def _shared(
+    name: str, dtype: torch.dtype, device: torch.device, newest: int, slicing: bool, channels_last: bool
+) -> LatentDenoiser:
     del newest  # Only part of the key: a folder that was written again is read again.
     pipeline = load_pipeline(name, dtype=dtype, parts=IMAGE_PARTS)
+    if slicing:
+        pipeline.unet.set_attention_slice("auto")
+    if channels_last:
+        pipeline.unet.to(memory_format=torch.channels_last)
     return LatentDenoiser(pipeline.unet, pipeline.vae, pipeline.scheduler).to(device)
 
 

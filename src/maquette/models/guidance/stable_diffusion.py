@@ -55,7 +55,7 @@ class StableDiffusionGuidance(BaseGuidance):
         enable_memory_efficient_attention: bool = False
         """Accepted for older recipes: attention is memory-efficient always."""
         enable_attention_slicing: bool = False
-        """Whether attention is computed head by head: less memory, slower."""
+        """Whether attention is computed in slices: less memory, slower."""
         enable_channels_last_format: bool = False
         """Whether the UNet's weights are stored channels last."""
         enable_sequential_cpu_offload: bool = False
@@ -239,12 +239,13 @@ class StableDiffusionGuidance(BaseGuidance):
 
     def _load(self) -> Denoiser:
         dtype = weights_dtype(self.device, self.cfg.half_precision_weights)
-        denoiser = shared_denoiser(self.cfg.pretrained_model_name_or_path, dtype, self.device)
-        if self.cfg.enable_attention_slicing:
-            denoiser.unet.set_attention_slice("auto")
-        if self.cfg.enable_channels_last_format:
-            denoiser.unet.to(memory_format=torch.channels_last)
-        return denoiser
+        return shared_denoiser(
+            self.cfg.pretrained_model_name_or_path,
+            dtype,
+            self.device,
+            attention_slicing=self.cfg.enable_attention_slicing,
+            channels_last=self.cfg.enable_channels_last_format,
+        )
 
 
 @dataclass(frozen=True)
