@@ -97,12 +97,12 @@ def test_shared_is_the_same_for_every_batch_of_a_step():
     assert streams.at(7, [0]).shared("coin") != streams.at(8, [0]).shared("coin")
 
 
-def test_key_is_a_31_bit_number_of_the_first_sample():
+def test_every_sample_has_a_31_bit_key_of_its_own():
     streams = RandomStreams(4)
-    keys = {streams.at(step, [step % 3, 9]).key("rays") for step in range(200)}
+    keys = {key for step in range(100) for key in streams.at(step, [step % 3, 9]).keys("rays")}
     assert len(keys) == 200
     assert all(0 <= key < 2**31 for key in keys)
-    assert streams.at(1, [5, 6]).key("rays") == streams.at(1, [5]).key("rays")
+    assert streams.at(1, [5, 6]).keys("rays") == [streams.at(1, [i]).keys("rays")[0] for i in (5, 6)]
 
 
 def test_initialisation_is_keyed_by_name():

@@ -88,11 +88,9 @@ class StepRandom:
         offset = np.floor(unit * (high_inclusive - low + 1)).astype(np.int64)
         return self._tensor(offset + low, shape)
 
-    def key(self, name: str) -> int:
-        """A number below 2^31 for kernels that hash (key, ray) themselves; keyed by the first sample of the
-        batch.
-        """
-        return int(self._keys(name, self.index[:1])[0] >> np.uint64(33))
+    def keys(self, name: str) -> list[int]:
+        """A number below 2^31 for each sample, for kernels that hash (key, ray) themselves."""
+        return [int(key) for key in self.integers(name, 0, 2**31 - 1)]
 
     def shared(self, name: str) -> float:
         """One number in [0, 1) for the whole step: the same in every batch and on every rank."""

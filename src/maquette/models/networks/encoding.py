@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from maquette.core.base import Updateable
-from maquette.core.errors import UnknownNameError
+from maquette.core.errors import ConfigError, UnknownNameError
 from maquette.models.networks.config import NetworkConfig, plain, take
 from maquette.models.networks.frequency import Frequency, ProgressiveBandFrequency
 from maquette.models.networks.hash_grid import HashGrid, ProgressiveBandHashGrid
@@ -24,6 +24,9 @@ _GRID = {
     "per_level_scale": 1.447269237440378,
 }
 _BAND = {"start_level": 1, "start_step": 0, "update_steps": 1000}
+
+_FIXED = {"type": "Hash", "interpolation": "Linear"}
+"""Options that recipes for a GPU library spell out, and the only value that they have here."""
 
 ENCODINGS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "HashGrid": (HashGrid, _GRID),
@@ -63,6 +66,7 @@ def get_encoding(n_input_dims: int, cfg: NetworkConfig) -> Encoding:
     Raises:
         UnknownNameError: no such `otype`.
         UnknownKeyError: an option that this type does not have.
+        ConfigError: another type of table or interpolation than the one there is.
     """
     config = plain(cfg)
     name = str(config.pop("otype", "HashGrid"))
@@ -70,11 +74,12 @@ def get_encoding(n_input_dims: int, cfg: NetworkConfig) -> Encoding:
     if name not in ENCODINGS:
         raise UnknownNameError("encoding", name, difflib.get_close_matches(name, ENCODINGS, n=3))
     cls, allowed = ENCODINGS[name]
-    for optional in ("type", "interpolation"):
-        config.pop(optional, None)
+    for option, only in _FIXED.items():
+        if config.pop(option, only) != only:
+            raise ConfigError(f"encoding.{option}", cfg[option], f"{only}: there is no other here")
     options = take(config, allowed, "encoding")
     if cls is nn.Identity:
         return Encoding(n_input_dims, cls(), n_input_dims, include_xyz)
     encoding = cls(n_input_dims, **options)
-    return Encoding(n_input_dims, encoding, int(encoding.n_output_dims), include_xyz)  # type:
-    ignore[arg - type]
+    width = int(encoding.n_output_dims)  # type: ignore[arg-type]
+    return Encoding(n_input_dims, encoding, width, include_xyz)

@@ -31,9 +31,7 @@ def positions(
 
 def jitter_keys(name: str, rng: StepRandom | None, views: int) -> list[int | None]:
     """A key a view for kernels that hash (key, ray); None for no jitter."""
-    if rng is None:
-        return [None] * views
-    return [int(key) for key in rng.integers(name, 0, 2**31 - 1)]
+    return [None] * views if rng is None else list(rng.keys(name))
 
 
 def march_views(
