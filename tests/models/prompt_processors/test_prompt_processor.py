@@ -117,7 +117,7 @@ def test_perp_neg_of_a_batch_is_that_of_its_cameras():
     [
         ({"prompt": "  "}, "prompt"),
         ({"use_prompt_debiasing": True}, "use_prompt_debiasing"),
-        ({"prompt_debiasing_mask_ids": [1]}, "use_prompt_debiasing"),
+        ({"prompt_debiasing_mask_ids": [1]}, "prompt_debiasing_mask_ids"),
         ({"use_perp_neg": True, "directions": "toyworld"}, "directions"),
         ({"prompt_back": "x", "directions": "toyworld"}, "prompt_back"),
         ({"directions": "sixteen"}, "directions"),

@@ -70,17 +70,17 @@ class PromptProcessor(BaseObject):
         use_prompt_debiasing: bool = False
         """Not implemented; True is refused."""
         pretrained_model_name_or_path_prompt_debiasing: str = "bert-base-uncased"
-        """Read only by prompt debiasing."""
+        """Accepted for older recipes that name it without using it; never read."""
         prompt_debiasing_mask_ids: list[int] | None = None
-        """Read only by prompt debiasing."""
+        """Not implemented; anything but null is refused."""
 
         def __post_init__(self) -> None:
             if not self.prompt.strip():
                 raise ConfigError(f"{KEY}.prompt", self.prompt, "a description of what to make")
-            if self.use_prompt_debiasing or self.prompt_debiasing_mask_ids is not None:
-                raise ConfigError(
-                    f"{KEY}.use_prompt_debiasing", True, "false: prompt debiasing is not implemented"
-                )
+            for name, off in (("use_prompt_debiasing", False), ("prompt_debiasing_mask_ids", None)):
+                value = getattr(self, name)
+                if value != off:
+                    raise ConfigError(f"{KEY}.{name}", value, "the default: debiasing is not implemented")
             if self.use_perp_neg and self.directions != "default":
                 raise ConfigError(
                     f"{KEY}.directions", self.directions, '"default" where use_perp_neg is true'
