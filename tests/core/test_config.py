@@ -173,6 +173,38 @@ def test_an_extension_is_imported_before_its_names_are_checked(recipe, tmp_path)
     assert registry.find(cfg.system.material_type, "material").__name__ == "Stone"
 
 
+EXTENSION = """
+from dataclasses import dataclass
+import maquette
+
+class Base:
+    @dataclass(kw_only=True)
+    class Config:
+        radius: float = 1.0
+
+@maquette.register('test-cube', kind='geometry')
+class Cube(Base):
+    @dataclass(kw_only=True)
+    class Config(Base.Config):
+        side: float = 1.0
+"""
+
+
+def test_options_of_a_module_that_is_replaced_are_left_out_with_a_notice(recipe, tmp_path, caplog):
+    (tmp_path / "maquette_test_cube.py").write_text(EXTENSION)
+    recipe.write_text(RECIPE.replace("radius: 2.0", "radius: 2.0\n    density_bias: 1.0"))
+    words = [f"extensions=[{tmp_path / 'maquette_test_cube.py'}]", "system.geometry_type=test-cube"]
+    with caplog.at_level(logging.INFO, "maquette"):
+        cfg = load(recipe, *words, "system.geometry.side=3.0")
+    assert cfg.system.geometry == {"radius": 2.0, "side": 3.0}, "what both have stays"
+    assert [r.message for r in caplog.records if "left out" in r.message] == [
+        "system.geometry_type=test-cube: left out, because it has no such options: density_bias"
+    ]
+    given = load(recipe, *words, "system.geometry.density_bias=2.0").system.geometry
+    assert "density_bias" in given, "what a person asks for is refused, not forgotten"
+    assert "density_bias" in load(recipe, "system.geometry_type=implicit-volume").system.geometry
+
+
 RESOLVED = {
     "${add:1,2}": 3,
     "${sub:5,2}": 3,

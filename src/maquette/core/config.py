@@ -36,7 +36,7 @@ COMPUTED_KEYS = ("exp_dir", "trial_name", "trial_dir")
 """Keys that the older framework writes into the configs of its runs, and that follow from others."""
 
 TAG_LIMIT = 80
-"""Characters of a tag that go into the name of a run folder."""
+"""Bytes of a tag that go into the name of a run folder."""
 
 register_resolvers()
 
@@ -133,6 +133,9 @@ def load_config(
 ) -> ExperimentConfig:
     """Read a recipe, put the overrides over it, check it, and resolve it.
 
+    Where an override names another module (`system.material_type=...`), the recipe's options for the old one
+    stay as far as the new one has them too; the others are left out, and a notice names them.
+
     Args:
         source: path of a YAML file, name of a shipped recipe, or the content itself.
         overrides: words `key.path=value`; later ones win. `preset=NAME` applies a preset below all other
@@ -148,10 +151,10 @@ def load_config(
     words = [word for word in overrides if split_override(word)[0] != "preset"]
     cfg = _overridden(recipe, words, cli)
     _import_extensions(cfg)
+    _forget_replaced(recipe, cfg)
     for preset in presets:
         apply_preset(recipe, _overridden(recipe, words, cli), preset)
-        cfg = _overridden(recipe, words, cli)
-    return _finish(cfg)
+    return _finish(_overridden(recipe, words, cli))
 
 
 def shipped_recipes() -> list[Path]:
@@ -264,6 +267,32 @@ def _overridden(recipe: DictConfig, words: Sequence[str], cli: Mapping[str, Any]
     apply_overrides(cfg, words)
     apply_values(cfg, cli or {})
     return cfg
+
+
+def _forget_replaced(recipe: DictConfig, final: DictConfig) -> None:
+    """Take out of `recipe` the options of modules that `final` replaces by others without such options."""
+    before = {type_key: name for type_key, name, _, _ in _named_modules(recipe)}
+    for type_key, name, content_key, _ in _named_modules(final):
+        options = OmegaConf.select(recipe, content_key)
+        if name == before.get(type_key) or not isinstance(options, DictConfig):
+            continue
+        registry.check(name, _kind(type_key), at=type_key)
+        config_class = getattr(registry.find(name, _kind(type_key)), "Config", None)
+        known = {one.name for one in fields(config_class)} if config_class else set(options)
+        strange = [str(key) for key in options if key not in known]
+        for key in strange:
+            del options[key]
+        if strange:
+            notice = "%s=%s: left out, because it has no such options: %s"
+            get_logger(__name__).info(notice, type_key, name, ", ".join(strange))
+
+
+def _named_modules(cfg: DictConfig) -> list[tuple[str, str, str, Any]]:
+    """As `_modules`, for a recipe that is not checked yet; names that are interpolations are not followed."""
+    content: Any = OmegaConf.to_container(cfg, resolve=False)
+    system = content.get("system") if isinstance(content.get("system"), dict) else {}
+    found = _modules(content.get("data_type"), {}, content.get("system_type"), system)
+    return [one for one in found if isinstance(one[1], str) and "${" not in one[1]]
 
 
 def _import_extensions(cfg: DictConfig) -> None:
