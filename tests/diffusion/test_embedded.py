@@ -121,6 +121,13 @@ def test_timesteps_cover_all_levels():
     assert (steps // 100).tolist() == list(range(10))
 
 
+def test_a_small_exponent_prefers_much_noise():
+    share = torch.full((1000,), 0.5)
+    steps = spread_timesteps(share, 1000, exponent=0.5)
+    assert (steps >= 500).float().mean().item() == pytest.approx(0.75, abs=0.01)
+    assert torch.equal(spread_timesteps(share, 1000, exponent=1.0), torch.arange(1000))
+
+
 def test_velocity_loss_is_zero_for_the_true_velocity():
     """v = alpha * noise - sigma * latents (Salimans and Ho 2022)."""
     scheduler = build_scheduler()

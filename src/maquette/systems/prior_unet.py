@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from maquette.core.errors import ConfigError
 from maquette.data.toyworld.captions import caption, varied_caption, words
 from maquette.data.toyworld.dataset import COLOR_NAMES, KIND_NAMES
 from maquette.diffusion.embedded import (
@@ -40,6 +41,9 @@ class PriorUNet(BaseSystem):
         vae: str = ""
         """Folder of a trained autoencoder; without it an untrained one, which only tests can want."""
 
+        timestep_exponent: float = 0.6
+        """Below 1 more of the timesteps have much noise, where the view is decided; 1 is uniform."""
+
         sample_steps: int = 20
         """Denoising steps of the pictures on validation sheets."""
 
@@ -48,6 +52,10 @@ class PriorUNet(BaseSystem):
 
         sheet_rows: int = 4
         """Toys on a validation sheet."""
+
+        def __post_init__(self) -> None:
+            if self.timestep_exponent <= 0:
+                raise ConfigError("system.timestep_exponent", self.timestep_exponent, "a number above 0")
 
     cfg: Config
 
@@ -85,7 +93,8 @@ class PriorUNet(BaseSystem):
         text = self.text_encoder(tokenize(self.tokenizer, captions).to(self.device))[0]
         noise = batch.rng.normal("prior/noise", *latents.shape[1:]).to(self.device)
         share = batch.rng.uniform("prior/timestep").to(self.device)
-        timesteps = spread_timesteps(share, self.noise_levels.config["num_train_timesteps"])
+        levels = self.noise_levels.config["num_train_timesteps"]
+        timesteps = spread_timesteps(share, levels, self.cfg.timestep_exponent)
         loss = velocity_loss(self.unet, self.noise_levels, latents, text, noise, timesteps)
         self.set_loss("velocity", loss)
         return {"loss": self.total_loss()}

@@ -10,8 +10,9 @@ from maquette.core.random import RandomStreams
 from maquette.data.random_camera import Place
 from maquette.data.toyworld.album import write_album
 from maquette.data.toyworld.augment import degrade
-from maquette.data.toyworld.datamodule import ToyStream, ToyworldDataModule
+from maquette.data.toyworld.datamodule import ToySplit, ToyStream, ToyworldDataModule
 from maquette.data.toyworld.dataset import COLOR_NAMES, KIND_NAMES, TOYS, cached_pictures
+from maquette.data.toyworld.kinds import FRONTED
 from maquette.io.images import read_image
 
 
@@ -59,10 +60,20 @@ def test_two_ranks_see_the_halves_of_one_batch(module):
     assert torch.equal(whole.picture, torch.cat([half.picture for half in halves]))
 
 
+def test_toys_with_a_front_are_drawn_as_often_as_asked(module):
+    pictures = module.train_split.pictures
+    share = (torch.arange(10_000) + 0.5) / 10_000
+    fronted = torch.tensor([KIND_NAMES[kind] in FRONTED for kind in pictures.kind.tolist()])
+    plain = fronted[ToySplit(pictures).rows_at(share)].float().mean().item()
+    double = fronted[ToySplit(pictures, front_weight=2.0).rows_at(share)].float().mean().item()
+    assert plain == pytest.approx(len(FRONTED) / len(KIND_NAMES), abs=0.01)
+    assert double == pytest.approx(2 * len(FRONTED) / (len(KIND_NAMES) + len(FRONTED)), abs=0.01)
+
+
 def test_captions_and_labels_agree(module):
     batch = next(iter(module.val_dataloader()))
     for kind, color, text in zip(batch.kind, batch.color, batch.captions, strict=True):
-        assert f"{COLOR_NAMES[kind * 0 + color]} {KIND_NAMES[kind]}, " in text
+        assert f"{COLOR_NAMES[color]} {KIND_NAMES[kind]}, " in text
 
 
 def test_augmentation_of_a_picture_does_not_depend_on_its_batch():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -19,7 +19,8 @@ from maquette.core.paths import cache_dir
 from maquette.core.random import RandomStreams, StepRandom
 from maquette.core.registry import register
 from maquette.data.random_camera import Place
-from maquette.data.toyworld.dataset import ToyPictures, cached_pictures
+from maquette.data.toyworld.dataset import KIND_NAMES, ToyPictures, cached_pictures
+from maquette.data.toyworld.kinds import FRONTED
 
 
 @dataclass(kw_only=True)
@@ -36,6 +37,8 @@ class ToyworldConfig:
     """Rows and columns of the pictures."""
     render_seed: int = 2026
     """Seed of cameras, light and backgrounds."""
+    front_weight: float = 1.0
+    """How many times as often as the others toys with a front are drawn in training."""
     batch_size: int = 32
     """Pictures of a training batch on each rank."""
     eval_batch_size: int = 64
@@ -45,6 +48,8 @@ class ToyworldConfig:
         for name in ("views_per_toy", "eval_views_per_toy", "batch_size", "eval_batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"data.{name}", getattr(self, name), "an integer >= 1")
+        if self.front_weight <= 0:
+            raise ConfigError("data.front_weight", self.front_weight, "a number above 0")
         if self.image_size < 16 or self.image_size % 16:
             raise ConfigError("data.image_size", self.image_size, "a multiple of 16")
 
@@ -72,15 +77,27 @@ class ToyBatch(MappingOutput):
 
 
 class ToySplit:
-    """All pictures of a split with their labels ready to be cut into batches."""
+    """All pictures of a split with their labels ready to be cut into batches.
 
-    def __init__(self, pictures: ToyPictures) -> None:
+    Args:
+        pictures: the pictures.
+        front_weight: how many times as often as the others toys with a front are drawn.
+    """
+
+    def __init__(self, pictures: ToyPictures, front_weight: float = 1.0) -> None:
         self.pictures = pictures
         self.sectors = pictures.sectors()
         self.bands = pictures.bands()
+        weight = torch.tensor([front_weight if kind in FRONTED else 1.0 for kind in KIND_NAMES])
+        self._upto = weight.double()[pictures.kind].cumsum(0)
 
     def __len__(self) -> int:
         return len(self.pictures)
+
+    def rows_at(self, share: Float[Tensor, "B"]) -> Int[Tensor, "B"]:
+        """The rows at places in [0, 1) of all pictures, each as wide as its weight."""
+        rows = torch.searchsorted(self._upto, share.double() * self._upto[-1], right=True)
+        return rows.clamp_max(len(self) - 1)
 
     def batch(self, rows: Int[Tensor, "B"], rng: StepRandom) -> ToyBatch:
         """Some pictures."""
@@ -97,18 +114,21 @@ class ToySplit:
 
 
 class ToyStream(IterableDataset[ToyBatch]):
-    """Endless batches; a batch is a function of the seed, the step it is for and its place."""
+    """Endless batches; a batch is a function of the seed, the step it is for and its place.
+
+    Args:
+        split: the pictures.
+        size: pictures of a batch.
+        streams: the random draws of the run.
+        first_step: gives the optimiser step of the first batch when an iteration starts.
+        place: rank, number of ranks, batches per step.
+    """
 
     def __init__(
         self, split: ToySplit, size: int, streams: RandomStreams, first_step: Callable[[], int], place: Place
     ) -> None:
-        self.split, self.size, self.streams, self.first_step, self.place = (
-            split,
-            size,
-            streams,
-            first_step,
-            place,
-        )
+        self.split, self.size, self.streams = split, size, streams
+        self.first_step, self.place = first_step, place
 
     def __iter__(self) -> Iterator[ToyBatch]:
         number, first = 0, self.first_step()
@@ -123,7 +143,7 @@ class ToyStream(IterableDataset[ToyBatch]):
         together = self.size * place.world * place.accumulate
         slots = (part * place.world + place.rank) * self.size + torch.arange(self.size)
         rng = self.streams.at(step, step * together + slots)
-        return self.split.batch(rng.integers("toyworld/picture", 0, len(self.split) - 1), rng)
+        return self.split.batch(self.split.rows_at(rng.uniform("toyworld/picture")), rng)
 
 
 class ToyRows(Dataset[int]):
@@ -165,12 +185,12 @@ class ToyworldDataModule(Configurable, LightningDataModule):
     @cached_property
     def train_split(self) -> ToySplit:
         """The training pictures, rendered at first use."""
-        return self._split(self.cfg.views_per_toy, self.cfg.render_seed)
+        return ToySplit(self._pictures(self.cfg.views_per_toy, self.cfg.render_seed), self.cfg.front_weight)
 
     @cached_property
     def eval_split(self) -> ToySplit:
         """The evaluation pictures, rendered at first use."""
-        return self._split(self.cfg.eval_views_per_toy, self.cfg.render_seed + 1)
+        return ToySplit(self._pictures(self.cfg.eval_views_per_toy, self.cfg.render_seed + 1))
 
     def train_dataloader(self) -> DataLoader[ToyBatch]:
         """Endless batches from the optimiser step that the trainer is at."""
@@ -192,9 +212,9 @@ class ToyworldDataModule(Configurable, LightningDataModule):
         """The evaluation pictures in order."""
         return self.val_dataloader()
 
-    def _split(self, views: int, seed: int) -> ToySplit:
+    def _pictures(self, views: int, seed: int) -> ToyPictures:
         folder = Path(self.cfg.cache_dir) if self.cfg.cache_dir else cache_dir("toyworld")
-        return ToySplit(cached_pictures(folder, views, seed, self.cfg.image_size))
+        return cached_pictures(folder, views, seed, self.cfg.image_size)
 
     def _global_step(self) -> int:
         return 0 if self.trainer is None else int(self.trainer.global_step)
