@@ -2,8 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from maquette.core.errors import ConfigError
-from maquette.training.ema import EMA, WeightAverage
+from maquette.training.ema import WeightAverage
 
 
 def test_average_is_the_warmed_up_recursion() -> None:
@@ -28,8 +27,3 @@ def test_swapping_twice_changes_nothing_and_frozen_weights_are_left_out() -> Non
     assert torch.equal(model.weight, before) and "bias" not in average.average
     average.swap(model)
     assert torch.equal(model.weight, torch.ones(2, 2)) and torch.equal(average.average["weight"], before)
-
-
-def test_decay_is_checked() -> None:
-    with pytest.raises(ConfigError, match=r"training\.ema\.decay"):
-        EMA(decay=1.0)

@@ -60,6 +60,12 @@ def test_unknown_names_suggest(model: nn.Module) -> None:
     optimizer = parse_optimizer({"name": "SGD", "args": {"lr": 1.0}}, model)
     with pytest.raises(UnknownNameError, match="ExponentialLR"):
         parse_scheduler({"name": "ExponentalLR"}, optimizer)
+    with pytest.raises(UnknownNameError, match=r"known: ASGD, .*SGD") as caught:
+        parse_optimizer({"name": "whatever"}, model)
+    assert "Optimizer" not in str(caught.value)
+    with pytest.raises(ConfigError, match="SequentialLR accepts"):
+        parts = [{"name": "ExponentialLR", "args": {"gamma": 0.1}}] * 2
+        parse_scheduler({"name": "SequentialLR", "schedulers": parts, "milestones": []}, optimizer)
     with pytest.raises(ConfigError, match="epoch, step"):
         parse_scheduler({"name": "ExponentialLR", "interval": "steps", "args": {"gamma": 0.1}}, optimizer)
 

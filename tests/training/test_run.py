@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import resource
 import signal
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,22 @@ def test_full_disk_is_named(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.exit_code == 1
 
 
+def test_full_disk_is_named_whoever_writes(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit on the size of files is as good as a full disk; torch reports it in words of its own."""
+
+    def finish(self: Any, folder: Path) -> list[Path]:
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        try:
+            return [self.save_state_dict("large.pt", {"x": torch.ones(100_000)})]
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    monkeypatch.setattr(toy.system, "finish", finish)
+    with pytest.raises(RunFailed, match="disk is full"):
+        run(toy(), "train")
+
+
 def test_mistake_found_in_the_first_step_leaves_nothing(toy: Any, tmp_path: Path) -> None:
     config = toy(f"run_dir={tmp_path / 'a' / 'b'}")
     config.system["loss"] = {}
@@ -186,6 +203,9 @@ def test_mistake_found_in_the_first_step_leaves_nothing(toy: Any, tmp_path: Path
         ("system.optimizer.args.rl=0.1", ConfigError, "rl"),
         ("stages=[{trainer: {max_steps: 1}}]", ConfigError, "not available yet"),
         ("checkpoint.save_topk=1", ConfigError, "save_topk"),
+        ("checkpoint.save_top_k=-7", ConfigError, "save_top_k"),
+        ("trainer.max_steps=-5", ConfigError, "max_steps"),
+        ("data_type=''", ConfigError, "data_type"),
     ],
 )
 def test_mistakes_in_the_recipe(toy: Any, tmp_path: Path, override: str, error: type, text: str) -> None:
@@ -206,6 +226,47 @@ def test_folder_in_use_is_refused_and_overwrite_replaces_the_run(toy: Any, tmp_p
     assert not (tmp_path / "run" / "save" / "old.png").exists()
 
 
+def test_mistake_in_an_empty_folder_leaves_it_empty(toy: Any, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    config = toy()
+    config.system["loss"] = {}
+    with pytest.raises(ConfigError):
+        run(config, "train")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "run"]
+
+
+@pytest.mark.parametrize("mode", ["train", "export"])
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (lambda state: {"weights": state}, "no state_dict"),
+        (
+            lambda state: {"state_dict": state | {"inner.weight": torch.ones(3)}},
+            r"inner\.weight: \(3,\), and \(2,\)",
+        ),
+        (lambda state: {"state_dict": {}}, r"inner\.weight: missing"),
+    ],
+    ids=["other", "shape", "missing"],
+)
+def test_weights_of_something_else_are_refused(
+    toy: Any, tmp_path: Path, mode: Any, spoil: Any, text: str
+) -> None:
+    run(toy("training.finish=[]"), "train")
+    other = tmp_path / "other.ckpt"
+    torch.save(spoil(weights(tmp_path / "run")), other)
+    before = sorted((tmp_path / "run").rglob("*"))
+    with pytest.raises(UserError, match=text) as caught:
+        run(toy(), mode, resume=other)
+    assert len(str(caught.value).splitlines()) <= 9 and sorted((tmp_path / "run").rglob("*")) == before
+
+
+def test_damaged_checkpoint_is_the_users_to_know(toy: Any, tmp_path: Path) -> None:
+    (tmp_path / "cut.ckpt").write_bytes(b"PK not a checkpoint")
+    with pytest.raises(UserError, match="damaged"):
+        run(toy(), "train", resume=tmp_path / "cut.ckpt")
+    assert not (tmp_path / "run").exists()
+
+
 def test_missing_checkpoint_is_named(toy: Any, tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match=r"gone\.ckpt"):
         run(toy(), "train", resume=tmp_path / "gone.ckpt")
@@ -217,6 +278,18 @@ def test_listeners_hear_the_phases_and_the_last_step(toy: Any) -> None:
     phases = list(dict.fromkeys(event.phase for event in events))
     assert phases == ["loading", "compiling", "optimising", "rendering", "exporting"]
     assert max(event.step for event in events if event.phase == "optimising") == 4
+
+
+def test_weights_of_which_none_is_known_are_refused(toy: Any, tmp_path: Path) -> None:
+    torch.save({"state_dict": {"geometry.weight": torch.ones(2)}}, tmp_path / "other.ckpt")
+    with pytest.raises(UserError, match=r"inner\.weight: missing"):
+        toy.system({"weights": str(tmp_path / "other.ckpt")})
+
+
+def test_keys_of_the_trainer_without_effect_say_so(toy: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="maquette"):
+        run(toy("trainer.enable_progress_bar=true", "training.finish=[]"), "train")
+    assert "trainer.enable_progress_bar has no effect" in caplog.text
 
 
 def test_weights_are_taken_except_ignored_modules(toy: Any, tmp_path: Path, calls: list[str]) -> None:

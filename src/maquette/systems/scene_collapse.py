@@ -39,7 +39,8 @@ class SceneCollapse(Callback):
             raise CollapseError(
                 f"the scene is empty since step {self._empty_since}",
                 [f"mean opacity = {opacity:.2g}"],
-                "lower system.loss.lambda_sparsity, raise geometry.density_blob_scale, or change the seed",
+                "lower system.loss.lambda_sparsity, raise system.geometry.density_blob_scale, or change "
+                "the seed",
             )
         if self._full_since is not None and step - self._full_since >= self.cfg.patience:
             raise CollapseError(

@@ -11,6 +11,7 @@ from maquette.core.errors import ConfigError
 from maquette.io.images import write_image
 from maquette.io.mesh import MESH_SUFFIXES, read_mesh, write_glb
 from maquette.io.video import write_video
+from maquette.io.writing import whole_file
 from maquette.kernels.render_mesh import orbit_batch, render_mesh, turntable
 from maquette.ops.mesh import Mesh
 from maquette.ops.shading import normal_to_color
@@ -85,7 +86,8 @@ class Showcase:
 
 def _as_glb(source: Path, target: Path) -> Path:
     if source.suffix == ".glb":
-        shutil.copyfile(source, target)
+        with whole_file(target) as temporary:
+            shutil.copyfile(source, temporary)
     else:
         write_glb(read_mesh(source), target)
     return target

@@ -12,7 +12,6 @@ from torch import Tensor
 from maquette.core.base import Updateable, update_end_if_possible, update_if_possible
 from maquette.core.device import release_memory
 from maquette.core.errors import ConfigError
-from maquette.core.loading import load_checkpoint
 from maquette.core.log import get_logger
 from maquette.core.random import RandomStreams
 from maquette.core.schedule import C, Schedule
@@ -20,6 +19,7 @@ from maquette.core.structured import parse_structured
 from maquette.training.config import TrainingConfig
 from maquette.training.optimizers import parse_optimizer, parse_scheduler
 from maquette.training.saving import SaverMixin
+from maquette.training.weights import check_fits, run_checkpoint
 
 log = get_logger(__name__)
 
@@ -147,14 +147,18 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
         return schedule.at(self.true_global_step, self.true_current_epoch)
 
     def load_weights(self, path: str, ignore_modules: Sequence[str] | None = None) -> None:
-        """Take the weights of a checkpoint as far as the names agree; the modules are told its step."""
-        checkpoint = load_checkpoint(path)
+        """Take the weights of a checkpoint as far as the names agree; the modules are told its step.
+
+        Raises:
+            UserError: no name agrees, or a weight has another shape.
+        """
+        checkpoint = run_checkpoint(path)
         ignored = tuple(f"{name}." for name in ignore_modules or ())
         state = {key: value for key, value in checkpoint["state_dict"].items() if not key.startswith(ignored)}
-        missing, unexpected = self.load_state_dict(state, strict=False)
-        log.info(
-            "weights of %s: %d taken, %d missing, %d unknown", path, len(state), len(missing), len(unexpected)
-        )
+        check_fits(self, state, path, partial=True)
+        missing, unknown = self.load_state_dict(state, strict=False)
+        taken = len(state) - len(unknown)
+        log.info("weights of %s: %d taken, %d missing, %d unknown", path, taken, len(missing), len(unknown))
         self.do_update_step(
             checkpoint.get("epoch", 0), checkpoint.get("global_step", 0), on_load_weights=True
         )

@@ -21,6 +21,11 @@ class EMAConfig:
     every: int = 1
     """Optimiser steps between two updates."""
 
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.decay < 1.0:
+            raise ConfigError("training.ema.decay", self.decay, "a number in [0, 1)")
+        _check_at_least("training.ema.every", self.every, 1)
+
 
 @dataclass(kw_only=True)
 class CollapseConfig:
@@ -40,6 +45,10 @@ class CollapseConfig:
 
     full_above: float = 0.995
     """Mean opacity over which the picture counts as full."""
+
+    def __post_init__(self) -> None:
+        _check_at_least("training.collapse.every", self.every, 1)
+        _check_at_least("training.collapse.patience", self.patience, 0)
 
 
 @dataclass(kw_only=True)
@@ -68,10 +77,14 @@ class TrainingConfig:
     """Early end of runs that went wrong."""
 
     def __post_init__(self) -> None:
-        if self.checkpoint_every < 1:
-            raise ConfigError("training.checkpoint_every", self.checkpoint_every, "an integer >= 1")
+        _check_at_least("training.checkpoint_every", self.checkpoint_every, 1)
         _check_names("training.finish", self.finish, FINISHES)
         _check_names("training.loggers", self.loggers, LOGGERS)
+
+
+def _check_at_least(key: str, given: int, least: int) -> None:
+    if given < least:
+        raise ConfigError(key, given, f"an integer >= {least}")
 
 
 def _check_names(key: str, given: list[str], known: tuple[str, ...]) -> None:

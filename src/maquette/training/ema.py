@@ -8,8 +8,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from maquette.core.errors import ConfigError
-
 
 class WeightAverage:
     """The running average of a model's trainable parameters: ``a <- d a + (1 - d) w``.
@@ -48,17 +46,11 @@ class WeightAverage:
 
 
 class EMA(Callback):
-    """Keeps a :class:`WeightAverage`, uses it wherever the model is evaluated, and stores it in checkpoints.
-
-    Raises:
-        ConfigError: the decay is outside [0, 1).
-    """
+    """Keeps a :class:`WeightAverage`, evaluates and exports it, and stores it in checkpoints."""
 
     def __init__(self, decay: float, every: int = 1) -> None:
-        if not 0.0 <= decay < 1.0:
-            raise ConfigError("training.ema.decay", decay, "a number in [0, 1)")
         self.decay = decay
-        self.every = max(1, every)
+        self.every = every
         self.weights: WeightAverage | None = None
         self._restored: dict[str, Any] = {}
         self._swapped = False

@@ -9,11 +9,13 @@ from contextlib import contextmanager
 
 import torch
 
-from maquette.core.errors import MaquetteError, RunFailed
+from maquette.core.errors import MaquetteError, RunFailed, UserError
 from maquette.core.paths import cache_dir
 from maquette.training.run_folder import RunFolder
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL_DISK_WORDS = ("No space left on device", "PytorchStreamWriter failed writing", "] . unexpected pos")
+"""What libraries say that do not pass the system's error on."""
 
 
 @contextmanager
@@ -39,7 +41,7 @@ def _named(err: Exception, folder: RunFolder) -> RunFailed:
             [str(err).splitlines()[0] if str(err) else type(err).__name__],
             "use smaller data.width and data.height, data.batch_size=1, fewer renderer.num_samples_per_ray",
         )
-    if isinstance(err, OSError) and err.errno in FULL_DISK:
+    if any(map(_is_full_disk, _chain(err))):
         return RunFailed(
             "The disk is full.", [f"folder: {folder.root}"], "free some space, then resume the run"
         )
@@ -49,12 +51,25 @@ def _named(err: Exception, folder: RunFolder) -> RunFailed:
 
 
 def _kept_traceback(err: Exception, folder: RunFolder) -> list[str]:
-    path = folder.log_file if folder.root.is_dir() else cache_dir("logs") / "error.log"
     try:
+        path = folder.log_file if folder.root.is_dir() else cache_dir("logs") / "error.log"
         path.write_text("".join(traceback.format_exception(err)), encoding="utf-8")
-    except OSError:
+    except (OSError, UserError):  # no place to keep it: the first line is said all the same
         return []
     return [f"traceback: {path}"]
+
+
+def _chain(err: BaseException | None) -> Iterator[BaseException]:
+    """The error, what it came from, and so on."""
+    while err is not None:
+        yield err
+        err = err.__cause__ or err.__context__
+
+
+def _is_full_disk(err: BaseException) -> bool:
+    if isinstance(err, OSError) and err.errno in FULL_DISK:
+        return True
+    return any(words in str(err) for words in FULL_DISK_WORDS)
 
 
 def _is_out_of_memory(err: Exception) -> bool:

@@ -107,22 +107,31 @@ def _all_trainable(model: nn.Module) -> list[dict[str, Any]]:
 def _scheduler(config: Mapping[str, Any], optimizer: Optimizer) -> lr_scheduler.LRScheduler:
     name = config.get("name", "")
     if name in COMPOSED_SCHEDULERS:
-        parts = [_scheduler(part, optimizer) for part in config.get("schedulers", ())]
+        return _composed(name, config, optimizer)
+    make = _find_class("scheduler", lr_scheduler, name, lr_scheduler.LRScheduler)
+    return _call("system.scheduler.args", make, optimizer, dict(config.get("args") or {}))
+
+
+def _composed(name: str, config: Mapping[str, Any], optimizer: Optimizer) -> lr_scheduler.LRScheduler:
+    parts = [_scheduler(part, optimizer) for part in config.get("schedulers", ())]
+    try:
         if name == "SequentialLR":
             return lr_scheduler.SequentialLR(optimizer, parts, milestones=list(config.get("milestones", ())))
         return lr_scheduler.ChainedScheduler(parts, optimizer=optimizer)
-    make = _find_class("scheduler", lr_scheduler, name, lr_scheduler.LRScheduler)
-    return _call("system.scheduler.args", make, optimizer, dict(config.get("args") or {}))
+    except (TypeError, ValueError, IndexError) as err:
+        raise ConfigError("system.scheduler", config, f"schedulers that {name} accepts ({err})") from err
 
 
 def _find_class(kind: str, module: Any, name: str, base: type) -> Any:
     found = getattr(module, name, None) if name else None
     if isinstance(found, type) and issubclass(found, base):
         return found
-    names = [
-        key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, base)
-    ]
-    raise UnknownNameError(kind, name, difflib.get_close_matches(name, names, n=3, cutoff=0.5))
+    known = sorted(
+        key
+        for key, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, base) and value is not base and key[0] != "_"
+    )
+    raise UnknownNameError(kind, name, difflib.get_close_matches(name, known, n=3, cutoff=0.5), known)
 
 
 def _call(key: str, make: Any, subject: Any, args: dict[str, Any]) -> Any:

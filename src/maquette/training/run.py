@@ -16,7 +16,6 @@ from omegaconf import OmegaConf
 from maquette.core.config import ExperimentConfig, check_modules
 from maquette.core.device import peak_memory
 from maquette.core.errors import ConfigError, MissingFileError, UserError
-from maquette.core.loading import load_checkpoint
 from maquette.core.progress import ProgressListener
 from maquette.core.random import seed_everything
 from maquette.core.registry import find, load_extension
@@ -35,6 +34,7 @@ from maquette.training.optimizers import plain
 from maquette.training.phases import Phases
 from maquette.training.run_folder import RunFolder
 from maquette.training.trainer import make_loggers, make_trainer, quiet, rate_monitor, recipe_checkpoints
+from maquette.training.weights import check_fits, run_checkpoint
 
 Mode = Literal["train", "validate", "test", "export"]
 MODES: tuple[Mode, ...] = ("train", "validate", "test", "export")
@@ -127,6 +127,7 @@ class _Job:
         self.phases = Phases(listeners)
         self.interrupt = Interrupt()
         self.finite_loss = FiniteLoss(self.training.collapse.every)
+        self.checkpoint: dict[str, Any] = {}
         self.files: list[Path] = []
 
     def build(self, raw: str | Path | None) -> None:
@@ -136,17 +137,22 @@ class _Job:
         _refuse_stages(self.cfg)
         check_modules(self.cfg)
         self.folder.check_usable(reuse=self.overwrite or self.resume is not None)
+        if self.resume is not None:
+            self.checkpoint = run_checkpoint(self.resume)
         seed_everything(self.cfg.seed)
         self.data: LightningDataModule = find(self.cfg.data_type, "data")(self.cfg.data)
         self.system: BaseSystem = find(self.cfg.system_type, "system")(
             self.cfg.system, resumed=self.resume is not None, seed=self.cfg.seed, mode=self.mode
         )
         self.system.engine = self.training
+        if self.resume is not None:
+            check_fits(self.system, self.checkpoint["state_dict"], self.resume)
         self._open_folder(raw)
         self.trainer = self._make_trainer()
 
     def train(self) -> None:
         """Optimise, then test and export as the recipe says; an interrupted run is only exported."""
+        self.checkpoint = {}  # the Trainer reads the file itself
         with self.phases.phase("optimising", announce=False):
             self.trainer.fit(
                 self.system, datamodule=self.data, ckpt_path=_text(self.resume), weights_only=True
@@ -159,8 +165,7 @@ class _Job:
 
     def evaluate(self) -> None:
         """Validate, test or export the weights of a checkpoint."""
-        assert self.resume is not None
-        checkpoint = load_checkpoint(self.resume)
+        checkpoint = self.checkpoint
         self.system.set_resume_status(checkpoint.get("epoch", 0), checkpoint.get("global_step", 0))
         self._restore_average(checkpoint)
         self.system.load_state_dict(checkpoint["state_dict"], strict=False)
@@ -207,10 +212,10 @@ class _Job:
                 self.folder.write_code(self.cfg.extensions)
 
     def _make_trainer(self) -> Trainer:
+        settings = plain(self.cfg.trainer)
         if self.mode != "train":
-            return make_trainer(
-                self.cfg.trainer, self.training, self.folder, [self.interrupt, *self._average()], []
-            )
+            callbacks = [self.interrupt, *self._average()]
+            return make_trainer(settings, self.training, self.folder, callbacks, [])
         loggers = [*make_loggers(self.training.loggers, self.folder), *self.system.get_loggers()]
         watch = [self.finite_loss] if self.training.collapse.enabled else []
         callbacks = [
@@ -222,7 +227,7 @@ class _Job:
             *recipe_checkpoints(plain(self.cfg.checkpoint), self.folder),
             LastCheckpoint(self.folder.ckpts, self.training.checkpoint_every),
         ]
-        return make_trainer(plain(self.cfg.trainer), self.training, self.folder, callbacks, loggers)
+        return make_trainer(settings, self.training, self.folder, callbacks, loggers)
 
     def _average(self) -> list[EMA]:
         ema = self.training.ema
@@ -255,18 +260,29 @@ class _Job:
 
 @contextmanager
 def _nothing_left_behind(folder: RunFolder) -> Iterator[None]:
-    """Remove the folder, and the parents made for it, if the user's mistake shows only after it was made."""
+    """Remove what a run has made, its folder and the parents made for it too, if the user's mistake shows
+    only after that.
+    """
     root = folder.root.absolute()
     made = [path for path in (root, *root.parents) if not path.exists()]
+    was_empty = root.is_dir() and not any(root.iterdir())
     try:
         yield
     except UserError:
-        if made and not folder.last_checkpoint.exists():
-            shutil.rmtree(made[0], ignore_errors=True)
-            for parent in made[1:]:
-                if parent.is_dir() and not any(parent.iterdir()):
-                    parent.rmdir()
+        if (made or was_empty) and root.is_dir() and not folder.last_checkpoint.exists():
+            _empty(root)
+            for path in made:
+                if not any(path.iterdir()):
+                    path.rmdir()
         raise
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
 
 
 def _refuse_stages(cfg: ExperimentConfig) -> None:

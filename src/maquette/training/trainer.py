@@ -14,6 +14,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from maquette.core.device import current_device, is_gpu, trainer_accelerator
 from maquette.core.errors import ConfigError, UnknownKeyError
@@ -31,6 +32,13 @@ OURS = {
     "deterministic": "training.deterministic",
 }
 """Keys of the Trainer that the engine sets itself, and what to use in their place."""
+
+FIXED = {
+    "enable_progress_bar": "the commands draw their own",
+    "enable_model_summary": "nothing shows it",
+    "inference_mode": "evaluation needs gradients for normals",
+}
+"""Keys of the Trainer that recipes of this ecosystem carry, that are always off here, and why."""
 
 QUIET_VARIABLES = ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY")
 """Read by libraries when they are first imported."""
@@ -67,13 +75,11 @@ def make_trainer(
         "logger": list(loggers) or False,
         "default_root_dir": folder.root,
         "deterministic": training.deterministic,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "inference_mode": False,
+        **dict.fromkeys(FIXED, False),
     }
     try:
         return Trainer(**(settings | fixed))
-    except (TypeError, ValueError) as err:
+    except (TypeError, ValueError, MisconfigurationException) as err:
         raise ConfigError("trainer", settings, f"values that the Lightning Trainer accepts ({err})") from err
 
 
@@ -97,7 +103,7 @@ def recipe_checkpoints(config: Mapping[str, Any], folder: RunFolder) -> list[Cal
     settings = {key: value for key, value in config.items() if key != "save_last"}
     try:
         return [ModelCheckpoint(dirpath=folder.ckpts, **settings)]
-    except Exception as err:  # Lightning raises its own MisconfigurationException, a plain Exception
+    except (TypeError, ValueError, MisconfigurationException) as err:
         raise ConfigError("checkpoint", dict(config), f"arguments of ModelCheckpoint ({err})") from err
 
 
@@ -133,6 +139,8 @@ def _checked(config: Mapping[str, Any]) -> dict[str, Any]:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=3)
             raise UnknownKeyError(f"trainer.{key}", near, known)
+        if key in FIXED and config[key]:
+            log.info("trainer.%s has no effect: %s", key, FIXED[key])
     return dict(config)
 
 

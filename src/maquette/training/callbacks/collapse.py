@@ -15,7 +15,7 @@ class FiniteLoss(Callback):
     """Raises as soon as the loss is found not finite."""
 
     def __init__(self, every: int) -> None:
-        self.every = max(1, every)
+        self.every = every
         self.last_loss = math.nan
 
     def on_train_batch_end(
