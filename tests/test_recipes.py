@@ -4,15 +4,14 @@ import math
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
+from maquette.apps.show import asks_for_a_prompt
 from maquette.core.config import load_config, shipped_recipes
 from maquette.training.run import run
 
 
 def words_for(path: Path) -> list[str]:
-    has_prompt = OmegaConf.load(path).get("system", {}).get("prompt_processor") is not None
-    return ["system.prompt_processor.prompt=a red mushroom"] if has_prompt else []
+    return ["system.prompt_processor.prompt=a red mushroom"] if asks_for_a_prompt(path) else []
 
 
 @pytest.mark.parametrize("path", shipped_recipes(), ids=lambda path: path.stem)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from maquette.apps.main import main
 from maquette.core.config import load_config
+from maquette.core.paths import configs_dir
 from maquette.io.video import read_video
 
 TINY = [
@@ -45,6 +46,7 @@ def test_generate_leaves_the_asset(tmp_path: Path, capsys: pytest.CaptureFixture
 
     record = json.loads((out / "run.json").read_text())
     assert record["seed"] == 7 and record["global_step"] == 3 and record["peak_memory_gb"] > 0
+    assert (out / "configs" / "raw.yaml").read_text() == configs_dir("first-light.yaml").read_text()
     config = load_config(out / "config.yaml")
     assert config.system.prompt_processor.prompt == "a red mushroom" and config.trainer.max_steps == 3
     assert main(["show", "run", str(out)]) == 0

@@ -26,6 +26,7 @@ def test_help_names_every_command_and_loads_no_torch() -> None:
         (["generate", "a toy", "--sed", "3"], "--seed"),
         (["generate", "a toy", "--trainer.max_steps=3"], "settings of the recipe have no dashes"),
         (["generate", "a toy", "--seed", "x"], "invalid int value"),
+        (["generate", "a toy", "--steps", "0"], "no whole number above zero"),
         (["generate", "a toy", "--overwrite"], "--overwrite needs --out"),
         (["generate", "a toy", "--recipe", "first-ligt"], "first-light"),
         (["generate", "a toy", "--extension", "nowhere.py"], "extension was not found"),
@@ -41,6 +42,8 @@ def test_help_names_every_command_and_loads_no_torch() -> None:
             "needs the weights",
         ),
         (["show", "moduls"], "config, modules, run"),
+        (["show", "modules", "seed=3"], "takes no settings"),
+        (["show", "config", "first-ligt"], "first-light"),
         (["doctor", "--fast"], "Unknown option --fast"),
     ],
 )
@@ -108,3 +111,10 @@ def test_show_config_prints_a_recipe_that_can_be_run(
     path = Path(str(tmp_path)) / "recipe.yaml"
     path.write_text(capsys.readouterr().out)
     assert load_config(path).trainer["max_steps"] == 7
+
+
+def test_show_config_adds_a_prompt_only_where_one_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "config", "first-light", "system.prompt_processor.prompt=a red mug"]) == 0
+    assert "prompt: a red mug" in capsys.readouterr().out
+    assert main(["show", "config", "prior-vae"]) == 0
+    assert "hamburger" not in capsys.readouterr().out

@@ -3,14 +3,14 @@
 import pytest
 from omegaconf import OmegaConf
 
+from maquette.apps.show import asks_for_a_prompt
 from maquette.core.config import FORMAT, check_modules, load_config, shipped_recipes
 from maquette.core.registry import registry
 
 
 def words_for(path) -> list[str]:
     """A value for the keys that a recipe leaves to its user."""
-    has_prompt = OmegaConf.load(path).get("system", {}).get("prompt_processor") is not None
-    return ["system.prompt_processor.prompt=a red mushroom"] if has_prompt else []
+    return ["system.prompt_processor.prompt=a red mushroom"] if asks_for_a_prompt(path) else []
 
 
 def test_there_are_recipes():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from maquette.core.errors import UserError
 from maquette.core.paths import assets_dir, atomic_path, cache_dir, configs_dir, safe_name
 
 
@@ -56,6 +57,19 @@ def test_long_names_are_cut_and_stay_apart(tmp_path):
     assert len(first) == len(second) == 80
     assert first != second
     (tmp_path / first).mkdir()
+
+
+def test_length_is_counted_as_file_systems_count(tmp_path):
+    name = safe_name("赤いきのこ" * 100)
+    assert len(name.encode()) <= 80 and name.startswith("赤いきのこ")
+    (tmp_path / f"{name}@20260101-000000").mkdir()
+
+
+def test_a_cache_that_cannot_be_made_names_its_variable(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("a file")
+    monkeypatch.setenv("MAQUETTE_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match="set MAQUETTE_CACHE"):
+        cache_dir("kernels")
 
 
 def test_the_cache_moves_with_its_variable(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from maquette.core.config import load_config
+from maquette.core.errors import UnknownNameError
 from maquette.core.registry import registry
 
 
@@ -57,6 +58,14 @@ def test_only_known_keys_are_touched():
     }
     assert set(cfg.system) == {"geometry_type", "geometry"}
     assert cfg.trainer == {"max_steps": 2, "precision": "32-true"}
+
+
+@pytest.mark.usefixtures("_modules")
+@pytest.mark.parametrize(("name", "text"), [("smok", "did you mean smoke?"), ("fast", "known: smoke")])
+def test_an_unknown_preset_names_those_there_are(name, text):
+    with pytest.raises(UnknownNameError) as caught:
+        load_config(RECIPE, [f"preset={name}"])
+    assert text in str(caught.value) and "modules" not in str(caught.value)
 
 
 @pytest.mark.usefixtures("_modules")

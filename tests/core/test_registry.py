@@ -111,7 +111,6 @@ def test_extension_folder_and_file(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "modules", dict(sys.modules))
     folder = tmp_path / "maquette-test-extension"
     folder.mkdir()
-    (folder / "__init__.py").write_text("from .part import VALUE\n".replace(".part", "importlib"), "utf-8")
     (folder / "__init__.py").write_text("VALUE = 3\n")
     assert load_extension(folder).VALUE == 3
     assert load_extension(folder) is sys.modules["maquette-test-extension"]

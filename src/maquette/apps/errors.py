@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from maquette.core.errors import MaquetteError
+from maquette.core.errors import MaquetteError, UserError
 from maquette.core.paths import cache_dir
 
 INTERRUPTED = 130
@@ -52,7 +52,7 @@ def _keep(text: str) -> Path | None:
     try:
         path = cache_dir("logs") / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
         path.write_text(text, encoding="utf-8")
-    except OSError:
+    except (OSError, UserError):  # no place to keep it: the first line has been said
         return None
     return path
 

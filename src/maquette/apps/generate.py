@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from maquette.apps.running import add_output_arguments, execute, load
 from maquette.core.errors import UserError
@@ -26,8 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prior", metavar="P", help="diffusion model: folder, hub name, or maquette/toyworld"
     )
     parser.add_argument("--seed", type=int, metavar="N", help="another seed gives another asset")
-    parser.add_argument("--steps", type=int, metavar="N", help="optimisation steps")
+    parser.add_argument("--steps", type=positive, metavar="N", help="optimisation steps")
     add_output_arguments(parser)
+
+
+def positive(text: str) -> int:
+    """A whole number above zero."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above zero")
+    return int(text)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -41,4 +47,4 @@ def main(args: argparse.Namespace) -> int:
         "trainer.max_steps": args.steps,
     }
     cfg = load(args.recipe, args.overrides, options, args)
-    return execute(cfg, "train", args, raw=Path(args.recipe))
+    return execute(cfg, "train", args, raw=args.recipe)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from maquette.apps.running import add_output_arguments, execute, load
-from maquette.core.device import select_gpus
 from maquette.core.errors import MissingFileError, UserError
 
 ACCEPTS_OVERRIDES = True
@@ -25,7 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{mode}", action="store_true", help=text)
     parser.add_argument("--resume", metavar="RUN", help="a run folder: continue it, or use its weights")
     parser.add_argument(
-        "--gpu", default="0", metavar="N", help="GPUs to show; CUDA_VISIBLE_DEVICES wins (%(default)s)"
+        "--gpu",
+        default="0",
+        metavar="N",
+        help="GPU to use, counted from 0; CUDA_VISIBLE_DEVICES wins (%(default)s)",
     )
     parser.add_argument("--gradio", action="store_true", help="live page (not available yet)")
     parser.add_argument("--typecheck", action="store_true", help="check shapes of tensors at run time (slow)")
@@ -39,11 +42,11 @@ def main(args: argparse.Namespace) -> int:
         raise UserError("The live page is not available yet.", hint="leave --gradio out")
     if args.typecheck:
         check_shapes()
-    select_gpus(args.gpu)
+    choose_gpus(args.gpu)
     config, resume = _sources(args)
     options = {"run_dir": str(resume.parent.parent) if resume and args.out is None else None}
     cfg = load(config, args.overrides, options, args)
-    return execute(cfg, mode, args, raw=Path(config), resume=resume)
+    return execute(cfg, mode, args, raw=args.config, resume=resume)
 
 
 def chosen_mode(args: argparse.Namespace) -> str:
@@ -65,6 +68,19 @@ def check_shapes() -> None:
     from maquette.core.typecheck import install_typecheck
 
     install_typecheck()
+
+
+def choose_gpus(spec: str) -> None:
+    """Show the GPUs of ``--gpu`` to this process.
+
+    Raises:
+        UserError: it is no list of numbers.
+    """
+    if not re.fullmatch(r"\d+(,\d+)*", spec):
+        raise UserError(f"--gpu takes a number, or several as in 0,1, not {spec!r}.")
+    from maquette.core.device import select_gpus
+
+    select_gpus(spec)
 
 
 def _sources(args: argparse.Namespace) -> tuple[str, Path | None]:

@@ -36,7 +36,8 @@ examples:
   maquette launch --resume outputs/NAME/RUN --export     files again, from a finished run
   maquette show modules implicit-volume                  every option of a module
 
-Any `key.path=value` after a command changes the recipe. `maquette COMMAND --help` tells more."""
+Any `key.path=value` after a command changes the recipe. `maquette COMMAND --help` tells more.
+MAQUETTE_CACHE moves the cache, HF_HOME the models of the hub; docs/environment.md lists all variables."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,8 +84,8 @@ def _parse(parser: _Parser, rest: list[str], module: ModuleType) -> argparse.Nam
         unknown = [extra for extra in extras if not OVERRIDE.match(extra)]
     else:
         args, unknown = parser.parse_known_args(rest)
-    for extra in unknown:
-        raise _unknown_argument(parser, extra)
+    if unknown:
+        raise _unknown_argument(parser, unknown[0])
     return args
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from maquette.apps.errors import INTERRUPTED
 from maquette.apps.progress_bar import ProgressBar
-from maquette.core.config import ExperimentConfig, load_config
+from maquette.core.config import ExperimentConfig, load_config, recipe_path
 from maquette.core.errors import UserError
 from maquette.core.log import setup_logging
 from maquette.core.registry import load_extension
@@ -43,9 +43,23 @@ def load(
 
 
 def execute(
-    cfg: ExperimentConfig, mode: str, args: argparse.Namespace, *, raw: Path, resume: Path | None = None
+    cfg: ExperimentConfig,
+    mode: str,
+    args: argparse.Namespace,
+    *,
+    raw: str | Path | None,
+    resume: Path | None = None,
 ) -> int:
-    """Carry out a config; returns the exit code."""
+    """Carry out a config; returns the exit code.
+
+    Args:
+        cfg: the experiment.
+        mode: train, validate, test or export.
+        args: with what :func:`add_output_arguments` added.
+        raw: the recipe as it was asked for, file or name, to be kept beside the resolved one; None when that
+            one is itself the recipe.
+        resume: checkpoint to continue from, or to use.
+    """
     if args.overwrite and args.out is None:
         raise UserError("--overwrite needs --out DIR.")
     console = Console(stderr=True)
@@ -54,7 +68,13 @@ def execute(
         from maquette.training.run import run
 
         result = run(
-            cfg, mode, listeners=[bar], resume=resume, raw=raw, overwrite=args.overwrite, verbose=args.verbose
+            cfg,
+            mode,
+            listeners=[bar],
+            resume=resume,
+            raw=None if raw is None else recipe_path(raw),
+            overwrite=args.overwrite,
+            verbose=args.verbose,
         )
     _summarise(result, Console(highlight=False, soft_wrap=True))
     return INTERRUPTED if result.interrupted else 0

@@ -11,16 +11,18 @@ from rich.table import Table
 
 from maquette.apps.field_docs import field_docs
 from maquette.core.errors import MissingFileError, UserError
+from maquette.core.registry import load_extension
 
 ACCEPTS_OVERRIDES = True
 SUBJECTS = ("config", "modules", "run")
+EXAMPLE_PROMPT = "system.prompt_processor.prompt=a hamburger"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.epilog = (
         "show config                  the recipes that come along\n"
-        "show config RECIPE [k=v ..]  a recipe as it would run\n"
+        "show config RECIPE [k=v ..]  a recipe as it would run (with an example prompt unless you give one)\n"
         "show modules [KIND]          every registered name\n"
         "show modules NAME            what a module can be told\n"
         "show run RUN                 what a run did"
@@ -38,25 +40,37 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(
             f"There is nothing to show for {args.subject!r}.", hint=f"one of: {', '.join(SUBJECTS)}"
         )
+    if args.overrides and args.subject != "config":
+        raise UserError(f"show {args.subject} takes no settings of a recipe.", hint="maquette show --help")
     console = Console(highlight=False)
     {"config": _config, "modules": _modules, "run": _run}[args.subject](args, console)
     return 0
 
 
 def _config(args: argparse.Namespace, console: Console) -> None:
-    from maquette.core.config import load_config, shipped_recipes
+    from maquette.core.config import load_config, recipe_path, shipped_recipes
 
     if args.name is None:
         console.print(_rows((path.stem, _description(path)) for path in shipped_recipes()))
         return
-    words = args.overrides
-    key = "system.prompt_processor.prompt"
-    recipe = load_config(args.name, [f"{key}=a hamburger", *words])
-    sys.stdout.write(recipe.to_yaml())
+    for path in args.extension:
+        load_extension(path)
+    example = [EXAMPLE_PROMPT] if asks_for_a_prompt(recipe_path(args.name)) else []
+    sys.stdout.write(load_config(args.name, [*example, *args.overrides]).to_yaml())
+
+
+def asks_for_a_prompt(path: Path) -> bool:
+    """Whether a recipe leaves the prompt to its user."""
+    from omegaconf import OmegaConf
+
+    recipe = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    system = recipe.get("system") if isinstance(recipe, dict) else None
+    processor = system.get("prompt_processor") if isinstance(system, dict) else None
+    return isinstance(processor, dict) and processor.get("prompt") == "???"
 
 
 def _modules(args: argparse.Namespace, console: Console) -> None:
-    from maquette.core.registry import load_extension, registry
+    from maquette.core.registry import registry
 
     for path in args.extension:
         load_extension(path)

@@ -26,6 +26,7 @@ __all__ = [
     "check_modules",
     "load_config",
     "parse_structured",
+    "recipe_path",
     "shipped_recipes",
 ]
 
@@ -162,6 +163,24 @@ def shipped_recipes() -> list[Path]:
     return sorted(configs_dir().glob("*.yaml"))
 
 
+def recipe_path(source: str | Path) -> Path:
+    """The file of a recipe that is given as a path, or by the name of a shipped one.
+
+    Raises:
+        MissingFileError: there is neither.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path
+    shipped = configs_dir(f"{source}.yaml")
+    if path.name == str(source) and shipped.is_file():
+        return shipped
+    names = [one.stem for one in shipped_recipes()]
+    near = difflib.get_close_matches(path.stem, names, n=3)
+    known = f"did you mean {' or '.join(near)}?" if near else f"shipped recipes: {', '.join(names)}"
+    raise MissingFileError(path, "recipe", hint=known)
+
+
 def check_modules(cfg: ExperimentConfig) -> None:
     """Check the config of the data module, the system and each of its parts against the classes that will
     read it.
@@ -169,8 +188,12 @@ def check_modules(cfg: ExperimentConfig) -> None:
     This imports them, so it is done when a run is about to start.
 
     Raises:
-        UnknownKeyError, ConfigError, UnknownNameError: what a module would refuse, with the full key.
+        UnknownKeyError, ConfigError, UnknownNameError: what a module would refuse, with the full key; or a
+            recipe that names no data module, or no system.
     """
+    for key, name in (("data_type", cfg.data_type), ("system_type", cfg.system_type)):
+        if not name:
+            raise ConfigError(key, name, "a registered name; `maquette show modules` lists them")
     for type_key, name, content_key, content in _modules(
         cfg.data_type, cfg.data, cfg.system_type, cfg.system
     ):
@@ -225,7 +248,7 @@ def _read(source: str | Path | Mapping[str, Any] | DictConfig) -> DictConfig:
     if isinstance(source, Mapping | DictConfig):
         given = source.copy() if isinstance(source, DictConfig) else OmegaConf.create(dict(source))
         return _older_keys_dropped(given, "the given recipe")
-    path = _recipe_path(source)
+    path = recipe_path(source)
     try:
         content = OmegaConf.load(path)
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as err:
@@ -233,19 +256,6 @@ def _read(source: str | Path | Mapping[str, Any] | DictConfig) -> DictConfig:
     if not isinstance(content, DictConfig):
         raise UserError(f"The recipe {path} holds a list, not a mapping of keys to values.")
     return _older_keys_dropped(content, str(path))
-
-
-def _recipe_path(source: str | Path) -> Path:
-    path = Path(source).expanduser()
-    if path.is_file():
-        return path
-    shipped = configs_dir(f"{source}.yaml")
-    if path.name == str(source) and shipped.is_file():
-        return shipped
-    names = [one.stem for one in shipped_recipes()]
-    near = difflib.get_close_matches(path.stem, names, n=3)
-    known = f"did you mean {' or '.join(near)}?" if near else f"shipped recipes: {', '.join(names)}"
-    raise MissingFileError(path, "recipe", hint=known)
 
 
 def _older_keys_dropped(cfg: DictConfig, where: str) -> DictConfig:

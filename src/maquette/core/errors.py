@@ -98,11 +98,13 @@ class UnknownNameError(UserError):
         kind: what was looked for, for example "geometry".
         name: the name that was given.
         near: known names that look like it, best first.
+        known: all names of that kind, shown when none is near.
     """
 
-    def __init__(self, kind: str, name: str, near: Sequence[str] = ()) -> None:
-        hint = f"did you mean {_joined_or(near)}?" if near else "`maquette show modules` lists every name"
-        super().__init__(f"There is no {kind} called {name!r}.", hint=hint)
+    def __init__(self, kind: str, name: str, near: Sequence[str] = (), known: Sequence[str] = ()) -> None:
+        hint = f"did you mean {_joined_or(near)}?" if near else None
+        details = [f"known: {', '.join(known)}"] if known and not near else []
+        super().__init__(f"There is no {kind} called {name!r}.", details, hint)
         self.kind = kind
         self.name = name
         self.near = list(near)

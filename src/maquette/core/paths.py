@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from maquette.core.errors import UserError
+
 EMBEDDED_PRIOR = "maquette/toyworld"
 """Name of the diffusion pipeline that comes inside the package."""
 
@@ -21,11 +23,19 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def cache_dir(*parts: str) -> Path:
-    """A folder of the cache (`MAQUETTE_CACHE`, or `~/.cache/maquette`); made if it is missing."""
+    """A folder of the cache (`MAQUETTE_CACHE`, or `~/.cache/maquette`); made if it is missing.
+
+    Raises:
+        UserError: it cannot be made.
+    """
     root = os.environ.get(CACHE_VARIABLE)
     base = Path(root).expanduser() if root else Path.home() / ".cache" / "maquette"
     folder = base.joinpath(*parts)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        hint = f"set {CACHE_VARIABLE} to a folder that you may write to"
+        raise UserError(f"The cache folder cannot be made: {folder}", [str(err)], hint) from err
     return folder
 
 
@@ -40,17 +50,18 @@ def configs_dir(*parts: str) -> Path:
 
 
 def safe_name(text: str, limit: int = 80) -> str:
-    """`text` as the name of one folder: no separators, no blanks, never "." or "..", at most `limit`
-    characters.
+    """`text` as the name of one folder: no separators, no blanks, never "." or "..", at most `limit` bytes
+    in UTF-8, which is how file systems count.
 
     A text that had to be cut ends in a short digest of the whole, so that two long texts stay apart.
     """
     name = re.sub(r"[^\w@+=,.\-]+", "_", text)
     name = re.sub(r"_{2,}", "_", name).strip("_.") or "unnamed"
-    if len(name) <= limit:
+    stored = name.encode()
+    if len(stored) <= limit:
         return name
-    digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
-    return f"{name[: limit - len(digest) - 1]}-{digest}"
+    digest = hashlib.blake2b(text.encode(errors="replace"), digest_size=4).hexdigest()
+    return f"{stored[: limit - len(digest) - 1].decode(errors='ignore')}-{digest}"
 
 
 @contextmanager

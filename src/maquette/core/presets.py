@@ -32,7 +32,8 @@ def apply_preset(recipe: DictConfig, final: DictConfig, name: str) -> None:
         UnknownNameError: there is no such preset, or a module's name is unknown.
     """
     if name not in preset_names():
-        raise UnknownNameError("preset", name, difflib.get_close_matches(name, preset_names(), n=3))
+        known = preset_names()
+        raise UnknownNameError("preset", name, difflib.get_close_matches(name, known, n=3), known)
     preset = OmegaConf.to_container(OmegaConf.load(configs_dir("presets", f"{name}.yaml")))
     assert isinstance(preset, dict)
     chosen = _chosen(preset, OmegaConf.to_container(final, resolve=False))

@@ -128,11 +128,9 @@ class Registry:
     def _unknown(self, name: str, kind: str | None, entry: Entry | None) -> UnknownNameError:
         candidates = [other for other, known in self._entries.items() if kind in (None, known.kind)]
         near = difflib.get_close_matches(name, candidates, n=3)
-        error = UnknownNameError(kind or "module", name, near)
+        error = UnknownNameError(kind or "module", name, near, sorted(candidates))
         if entry is not None:
             error.details.append(f"{name!r} is a {entry.kind}")
-        elif not near:
-            error.details.append(f"known: {', '.join(sorted(candidates)) or 'none'}")
         return error
 
     def _load_entry_points(self) -> None:
