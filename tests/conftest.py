@@ -4,15 +4,19 @@ import os
 
 import pytest
 
+from maquette.core.paths import cache_dir
 from maquette.core.typecheck import install_typecheck
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("WARP_CACHE_PATH", str(cache_dir("kernels")))
 
 install_typecheck()
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
-    """Tests neither read nor fill the cache of the person who runs them."""
+    """Tests neither read nor fill the cache of the person who runs them, compiled kernels excepted: those
+    are found by the digest of their source, and compiling them anew would take most of the time.
+    """
     monkeypatch.setenv("MAQUETTE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
