@@ -1,10 +1,11 @@
 """Messages, progress events and the run-time type check."""
 
 import logging
+import os
 
 import pytest
 
-from maquette.core.log import get_logger, setup_logging, warn_once
+from maquette.core.log import get_logger, set_library_verbosity, setup_logging, warn_once
 from maquette.core.progress import ProgressEvent
 from maquette.core.typecheck import checked
 
@@ -29,6 +30,14 @@ def test_setting_up_again_replaces_the_handler():
     logger = setup_logging(verbose=True, handler=second)
     assert logger.handlers == [second]
     assert logger.level == logging.DEBUG
+
+
+def test_libraries_are_quiet_unless_the_environment_says_otherwise(monkeypatch):
+    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "debug")
+    for verbose, level in ((False, "error"), (True, "info")):
+        monkeypatch.delenv("DIFFUSERS_VERBOSITY", raising=False)
+        set_library_verbosity(verbose)
+        assert (os.environ["DIFFUSERS_VERBOSITY"], os.environ["TRANSFORMERS_VERBOSITY"]) == (level, "debug")
 
 
 def test_warn_once(caplog):

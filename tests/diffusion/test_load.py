@@ -188,3 +188,27 @@ def test_what_the_hub_refuses_is_one_sentence_with_alternatives(monkeypatch, err
 def test_a_name_that_is_neither(monkeypatch):
     with pytest.raises(ModelUnavailableError, match="neither a folder nor an id"):
         load_pipeline("two words")
+
+
+@pytest.mark.parametrize("verbosity", ["warning", "info"])
+def test_libraries_are_quiet_while_loading_and_as_before_afterwards(monkeypatch, verbosity):
+    from transformers.utils import logging as library
+
+    seen = []
+
+    def fail(name, wanted, dtype):
+        seen.append((library.get_verbosity(), library.is_progress_bar_enabled()))
+        raise UserError("not today")
+
+    monkeypatch.setattr(load, "_random", fail)
+    before = library.get_verbosity()
+    library.set_verbosity(getattr(library, verbosity.upper()))
+    expected = library.ERROR if verbosity == "warning" else library.INFO
+    try:
+        with pytest.raises(UserError, match="not today"):
+            load_pipeline("maquette/random-tiny")
+        assert seen == [(expected, False)]
+        assert library.get_verbosity() == getattr(library, verbosity.upper())
+        assert library.is_progress_bar_enabled()
+    finally:
+        library.set_verbosity(before)

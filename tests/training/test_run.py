@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -176,6 +177,16 @@ def test_full_disk_is_named_whoever_writes(toy: Any, monkeypatch: pytest.MonkeyP
             return [self.save_state_dict("large.pt", {"x": torch.ones(100_000)})]
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    monkeypatch.setattr(toy.system, "finish", finish)
+    with pytest.raises(RunFailed, match="disk is full"):
+        run(toy(), "train")
+
+
+def test_full_disk_is_named_when_only_a_pipe_broke(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def finish(self: Any, folder: Path) -> list[Path]:
+        monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
+        raise BrokenPipeError(32, "Broken pipe")
 
     monkeypatch.setattr(toy.system, "finish", finish)
     with pytest.raises(RunFailed, match="disk is full"):

@@ -14,6 +14,7 @@ from typing import NoReturn
 import maquette
 from maquette.apps.errors import report
 from maquette.core.errors import UserError
+from maquette.core.log import set_library_verbosity
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("maquette.apps.generate", "make a 3D asset from a sentence"),
@@ -43,7 +44,9 @@ MAQUETTE_CACHE moves the cache, HF_HOME the models of the hub; docs/environment.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns 0 done, 1 failed, 2 a mistake in what was asked, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    return report(lambda: _dispatch(arguments), verbose="--verbose" in arguments)
+    verbose = "--verbose" in arguments
+    set_library_verbosity(verbose)
+    return report(lambda: _dispatch(arguments), verbose)
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -1,8 +1,12 @@
 """Messages for people go through the logger "maquette"; nothing below the commands prints."""
 
 import logging
+import os
 
 ROOT = "maquette"
+
+VERBOSITY_VARIABLES = ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY")
+"""Read by libraries when they are first imported."""
 
 _warned: set[str] = set()
 
@@ -26,6 +30,14 @@ def setup_logging(verbose: bool = False, handler: logging.Handler | None = None)
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
     logger.propagate = False
     return logger
+
+
+def set_library_verbosity(verbose: bool = False) -> None:
+    """Have libraries that are not imported yet report errors only, or all when `verbose`; variables of the
+    environment that are set already win.
+    """
+    for name in VERBOSITY_VARIABLES:
+        os.environ.setdefault(name, "info" if verbose else "error")
 
 
 def warn_once(message: str, logger: logging.Logger | None = None) -> None:

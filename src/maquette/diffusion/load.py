@@ -66,12 +66,9 @@ def load_pipeline(
         ConfigError: there is no such scheduler.
     """
     wanted = (*IMAGE_PARTS, *TEXT_PARTS) if parts is None else tuple(parts)
-    if is_random(name):
-        from maquette.diffusion.random_pipeline import RandomPipelineSpec, build_random_pipeline
-
-        pipeline = build_random_pipeline(RandomPipelineSpec.parse(name), dtype, wanted)
-    else:
-        pipeline = _load_folder(model_folder(name, wanted), wanted, dtype)
+    folder = None if is_random(name) else model_folder(name, wanted)
+    with _quiet_libraries():
+        pipeline = _random(name, wanted, dtype) if folder is None else _load_folder(folder, wanted, dtype)
     for module in pipeline.components.values():
         if isinstance(module, torch.nn.Module):
             module.eval().requires_grad_(False)
@@ -135,6 +132,12 @@ def _embedded_folder() -> Path:
     return folder
 
 
+def _random(name: str, wanted: Sequence[str], dtype: torch.dtype) -> DiffusionPipeline:
+    from maquette.diffusion.random_pipeline import RandomPipelineSpec, build_random_pipeline
+
+    return build_random_pipeline(RandomPipelineSpec.parse(name), dtype, wanted)
+
+
 def _load_folder(folder: Path, wanted: Sequence[str], dtype: torch.dtype) -> DiffusionPipeline:
     index = read_index(folder)
     present = {
@@ -182,7 +185,7 @@ def _load_part(folder: Path, library: str, class_name: str, dtype: torch.dtype) 
         "local_files_only": True,
     }
     options["torch_dtype" if library == "diffusers" else "dtype"] = dtype
-    with _naming(folder), _no_bars():
+    with _naming(folder):
         module, info = kind.from_pretrained(folder, output_loading_info=True, **options)
     absent = sorted({*info["missing_keys"], *map(str, info["mismatched_keys"])})
     if absent:
@@ -253,20 +256,28 @@ def _naming(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
-    """Hide the progress bars of the libraries, which fill the screen for parts that load in a second."""
+def _quiet_libraries() -> Iterator[None]:
+    """Keep the progress bars of parts that load in a second, and warnings that ask for nothing (one for each
+    optional package of models that are not used here), off the screen. Errors are raised as ever, and a
+    verbosity below warnings stays as it is.
+    """
     import diffusers.utils.logging as of_diffusers
     import transformers.utils.logging as of_transformers
 
     logs: tuple[Any, ...] = (of_diffusers, of_transformers)
     shown = [log for log in logs if log.is_progress_bar_enabled()]
+    warning = [log for log in logs if log.get_verbosity() == log.WARNING]
     for log in shown:
         log.disable_progress_bar()
+    for log in warning:
+        log.set_verbosity_error()
     try:
         yield
     finally:
         for log in shown:
             log.enable_progress_bar()
+        for log in warning:
+            log.set_verbosity_warning()
 
 
 def _looks_like_path(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ from maquette.training.run_folder import RunFolder
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FULL_DISK_WORDS = ("No space left on device", "PytorchStreamWriter failed writing", "] . unexpected pos")
 """What libraries say that do not pass the system's error on."""
+
+SMALLEST_FILE = 4096
+"""Bytes that have to be free for anything to be written."""
 
 
 @contextmanager
@@ -41,7 +45,7 @@ def _named(err: Exception, folder: RunFolder) -> RunFailed:
             [str(err).splitlines()[0] if str(err) else type(err).__name__],
             "use smaller data.width and data.height, data.batch_size=1, fewer renderer.num_samples_per_ray",
         )
-    if any(map(_is_full_disk, _chain(err))):
+    if any(map(_is_full_disk, _chain(err))) or _no_room(folder):
         return RunFailed(
             "The disk is full.", [f"folder: {folder.root}"], "free some space, then resume the run"
         )
@@ -70,6 +74,13 @@ def _is_full_disk(err: BaseException) -> bool:
     if isinstance(err, OSError) and err.errno in FULL_DISK:
         return True
     return any(words in str(err) for words in FULL_DISK_WORDS)
+
+
+def _no_room(folder: RunFolder) -> bool:
+    """Whether nothing can be written: the programs that encode videos only say that a pipe has broken."""
+    root = folder.root.absolute()
+    nearest = next(path for path in (root, *root.parents) if path.exists())
+    return shutil.disk_usage(nearest).free < SMALLEST_FILE
 
 
 def _is_out_of_memory(err: Exception) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from maquette.core.device import current_device, is_gpu, trainer_accelerator
 from maquette.core.errors import ConfigError, UnknownKeyError
-from maquette.core.log import get_logger
+from maquette.core.log import get_logger, set_library_verbosity
 from maquette.training.config import TrainingConfig
 from maquette.training.run_folder import RunFolder
 
@@ -39,9 +38,6 @@ FIXED = {
     "inference_mode": "evaluation needs gradients for normals",
 }
 """Keys of the Trainer that recipes of this ecosystem carry, that are always off here, and why."""
-
-QUIET_VARIABLES = ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY")
-"""Read by libraries when they are first imported."""
 
 NOISY = (
     "lightning",
@@ -115,8 +111,7 @@ def rate_monitor(loggers: Sequence[Logger]) -> list[Callback]:
 @contextmanager
 def quiet(verbose: bool = False) -> Iterator[None]:
     """Keep the notes and tips of libraries off the screen inside the block."""
-    for name in QUIET_VARIABLES:
-        os.environ.setdefault(name, "info" if verbose else "error")
+    set_library_verbosity(verbose)
     levels = {name: logging.getLogger(name).level for name in NOISY}
     with warnings.catch_warnings():
         if not verbose:
