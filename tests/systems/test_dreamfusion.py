@@ -8,7 +8,7 @@ from torch import Tensor
 
 from maquette.core.base import BaseObject
 from maquette.core.config import ExperimentConfig, load_config
-from maquette.core.errors import ConfigError, UnknownNameError
+from maquette.core.errors import CollapseError, ConfigError, UnknownNameError
 from maquette.core.output import MappingOutput
 from maquette.core.registry import find, registry
 from maquette.data.random_camera import RandomCameraDataModule
@@ -109,6 +109,16 @@ def test_step_moves_the_picture_towards_what_the_guidance_wants(config: Any) -> 
     assert result.global_step == 30 and result.last_loss < 0.25
     assert first["prompt"] == "a red ball" and tuple(first["rgb"]) == (1, 12, 12, 3)
     assert first["rng"].step == 0 and last["rng"].step == 29 and "c2w" in last
+
+
+def test_empty_scene_ends_the_run_with_its_cause(config: Any, tmp_path: Path) -> None:
+    collapse = ("training.collapse.every=2", "training.collapse.patience=4")
+    with pytest.raises(CollapseError, match="empty since step 2") as caught:
+        run(config("system.geometry.density_bias=-1000.0", "trainer.max_steps=30", *collapse), "train")
+    assert caught.value.exit_code == 1 and len(TowardsRed.calls) == 6
+    off = "training.collapse.enabled=false"
+    result = run(config("system.geometry.density_bias=-1000.0", off, f"run_dir={tmp_path / 'off'}"), "train")
+    assert result.global_step == 2
 
 
 def test_every_prior_is_weighted_and_logged(config: Any) -> None:

@@ -17,7 +17,7 @@ class FieldDoc:
     name: str
     """Key in the recipe."""
     type: str
-    """Type in the source."""
+    """Type as it is written in the source."""
     default: str
     """Value if nothing is given."""
     doc: str
@@ -56,7 +56,8 @@ def _docs_in_source(config: type) -> dict[str, str]:
 
 
 def _type(annotation: object) -> str:
-    return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return text.replace("typing.", "")
 
 
 def _default(one: dataclasses.Field[object]) -> str:

@@ -32,13 +32,14 @@ def load(
 ) -> ExperimentConfig:
     """The config of a recipe, ``key.path=value`` words, and the options that were given (not None)."""
     setup_logging(args.verbose)
-    for path in args.extension:
+    extensions = [str(Path(path).expanduser().resolve()) for path in args.extension]
+    for path in extensions:
         load_extension(path)
     given = {key: value for key, value in options.items() if value is not None}
     if args.out is not None:
         given["run_dir"] = args.out
     cfg = load_config(recipe, words, given)
-    cfg.extensions = [*cfg.extensions, *(path for path in args.extension if path not in cfg.extensions)]
+    cfg.extensions = [*cfg.extensions, *(path for path in extensions if path not in cfg.extensions)]
     return cfg
 
 
@@ -86,9 +87,9 @@ def _summarise(result: Any, console: Console) -> None:
     facts = f"step {result.global_step}, {minutes} min {seconds:02d} s, {result.peak_memory_gb:.1f} GB"
     console.print(f"[bold]{state}[/]: {facts}")
     for path in result.files:
-        console.print(f"  {path}  ({_size(path)})")
+        console.print(f"  {path}  ({_size(path)})", markup=False)
     if not result.files:
-        console.print(f"  {result.trial_dir}")
+        console.print(f"  {result.trial_dir}", markup=False)
 
 
 def _size(path: Path) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from maquette.apps.field_docs import field_docs
 from maquette.core.errors import MissingFileError, UserError
@@ -105,8 +107,8 @@ def _description(path: Path) -> str:
         return next(found, "")
 
 
-def _rows(rows: object) -> Table:
+def _rows(rows: Iterable[Iterable[str]]) -> Table:
     table = Table(show_header=False, box=None, pad_edge=False)
-    for row in rows:  # type: ignore[attr-defined]
-        table.add_row(*row)
+    for row in rows:
+        table.add_row(*map(Text, row))  # no markup: "list[int]" is a type, not a style
     return table
