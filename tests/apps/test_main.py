@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from maquette.apps.main import COMMANDS, main
+from maquette.core.registry import registry
 
 
 def test_help_names_every_command_and_loads_no_torch() -> None:
@@ -42,7 +43,7 @@ def test_help_names_every_command_and_loads_no_torch() -> None:
             "needs the weights",
         ),
         (["show", "moduls"], "config, modules, run"),
-        (["show", "modules", "seed=3"], "takes no settings"),
+        (["show", "modules", "geometry", "seed=3"], "takes no settings"),
         (["show", "config", "first-ligt"], "first-light"),
         (["doctor", "--fast"], "Unknown option --fast"),
     ],
@@ -93,9 +94,11 @@ def test_doctor_names_the_machine_and_the_versions(capsys: pytest.CaptureFixture
 def test_show_lists_modules_and_their_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "modules", "geometry"]) == 0
     assert "implicit-volume" in capsys.readouterr().out
+    assert main(["show", "modules"]) == 0
+    assert set(registry.names()) <= set(capsys.readouterr().out.split())  # whole, to be copied
     assert main(["show", "modules", "implicit-volume"]) == 0
     out = capsys.readouterr().out
-    assert "isosurface_resolution" in out and "density_bias" in out
+    assert "isosurface_resolution: " in out and "density_bias: Any = 'blob_magic3d'" in out
 
 
 def test_show_config_prints_a_recipe_that_can_be_run(

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -78,14 +79,16 @@ def _modules(args: argparse.Namespace, console: Console) -> None:
         load_extension(path)
     kinds = sorted({registry.kind_of(name) for name in registry.names()})
     if args.name is None or args.name in kinds:
-        chosen = registry.names(args.name)
-        console.print(_rows((registry.kind_of(name), name, registry.target_of(name)) for name in chosen))
+        chosen = sorted((registry.kind_of(name), name) for name in registry.names(args.name))
+        console.print(_rows(chosen))
         return
     module = registry.find(args.name)
-    console.print(
-        f"[bold]{args.name}[/] ({registry.kind_of(args.name)}): {(module.__doc__ or '').splitlines()[0]}\n"
-    )
-    console.print(_rows((one.name, one.type, one.default, one.doc) for one in field_docs(module)))
+    where = f" ({registry.kind_of(args.name)}, {registry.target_of(args.name)})"
+    console.print(Text.assemble((args.name, "bold"), where))
+    console.print(Text((module.__doc__ or "").strip().partition("\n")[0] + "\n"))
+    for one in field_docs(module):
+        console.print(Text.assemble((one.name, "bold"), f": {one.type} = {one.default}"))
+        console.print(Padding(Text(one.doc), (0, 0, 0, 4)))
 
 
 def _run(args: argparse.Namespace, console: Console) -> None:
@@ -108,7 +111,10 @@ def _description(path: Path) -> str:
 
 
 def _rows(rows: Iterable[Iterable[str]]) -> Table:
+    """A table whose last column wraps; the others, which are there to be copied, do not."""
     table = Table(show_header=False, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*map(Text, row))  # no markup: "list[int]" is a type, not a style
+    for *names, last in rows:
+        while len(table.columns) < len(names):
+            table.add_column(no_wrap=True)
+        table.add_row(*map(Text, names), Text(last, overflow="fold"))  # no markup: "list[int]" is a type
     return table
