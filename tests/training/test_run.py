@@ -82,6 +82,19 @@ def test_evaluation_uses_the_weights_and_the_step_of_the_checkpoint(
     assert saved["weight"] == weights(tmp_path / "run")["inner.weight"].tolist()
 
 
+@pytest.mark.parametrize(("mode", "stage"), [("validate", "validation"), ("test", "test")])
+def test_views_are_rendered_at_the_step_of_the_checkpoint(
+    toy: Any, tmp_path: Path, calls: list[str], mode: Any, stage: str
+) -> None:
+    run(toy("training.finish=[]"), "train")
+    calls.clear()
+    config = toy("trainer.limit_val_batches=1.0")
+    result = run(config, mode, resume=tmp_path / "run" / "ckpts" / "last.ckpt")
+    assert calls.count(f"preprocess {stage}") == 3 and calls.count("system.update_end 4") == 3
+    assert result.files == [] and set(result.seconds) == {"loading", "rendering"}
+    assert json.loads((tmp_path / "run" / f"run-{mode}.json").read_text())["global_step"] == 4
+
+
 def test_average_is_what_is_evaluated_and_is_in_the_checkpoint(toy: Any, tmp_path: Path) -> None:
     settings = ("training.ema.enabled=true", "training.ema.decay=0.5")
     run(toy(*settings), "train")
