@@ -13,10 +13,10 @@ from maquette.kernels.render_mesh import (
     UNPAINTED,
     orbit_batch,
     render_mesh,
-    sample_texture,
     turntable,
 )
 from maquette.kernels.uv_raster import rasterize_uv
+from maquette.ops.image import sample_texture
 from maquette.ops.mesh import Mesh
 
 QUADS = [(0, 2, 3, 1), (4, 5, 7, 6), (0, 1, 5, 4), (2, 6, 7, 3), (0, 4, 6, 2), (1, 3, 7, 5)]
@@ -95,9 +95,7 @@ def test_supersampling_gives_the_covered_share_at_edges(cube):
 
 
 def test_a_batch_is_its_views_stacked(cube):
-    together = render_mesh(
-        cube, views(cube, [0.0, 120.0, 240.0]), shading="lambert", scene=RayMesh(cube.vertices, cube.faces)
-    )
+    together = render_mesh(cube, views(cube, [0.0, 120.0, 240.0]), shading="lambert")
     for index, azimuth in enumerate([0.0, 120.0, 240.0]):
         alone = render_mesh(cube, views(cube, [azimuth]), shading="lambert")
         for name, value in alone.items():
@@ -126,10 +124,19 @@ def test_turntable_starts_at_the_front_and_keeps_the_mesh_inside(cube):
     assert (border == 1).all()
 
 
-def test_bilinear_sampling_puts_row_zero_at_the_top():
-    texture = torch.tensor([[[0.0], [1.0]], [[2.0], [3.0]]])
-    uv = torch.tensor([[0.25, 0.75], [0.75, 0.25], [0.5, 0.5], [0.0, 1.0]])
-    assert sample_texture(texture, uv)[:, 0].tolist() == pytest.approx([0.0, 3.0, 1.5, 0.0])
+def test_a_texture_is_sampled_as_its_twin_does():
+    """A square that fills the picture, with texture coordinates that reach over the border."""
+    vertices = torch.tensor([[0.0, -1, -1], [0, 1, -1], [0, 1, 1], [0, -1, 1]])
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
+    uvs = torch.tensor([[-0.1, -0.2], [1.1, -0.2], [1.1, 1.2], [-0.1, 1.2]])
+    texture = torch.rand(5, 7, 3, generator=torch.Generator().manual_seed(0))
+    mesh = Mesh(vertices, faces, uvs=uvs, uv_faces=faces, texture={"base_color": texture})
+    batch = orbit_batch(mesh, torch.tensor([0.0]), 20, 0.0, 4.0, fovy_deg=20.0)
+    rgb = render_mesh(mesh, batch, supersample=1)["rgb"][0]
+    place = batch.rays_d[0] / -batch.rays_d[0, ..., :1] * 4.0
+    uv = torch.stack([0.5 + 0.6 * place[..., 1], 0.5 + 0.7 * place[..., 2]], dim=-1)
+    expected = sample_texture(texture, uv.reshape(-1, 2)).reshape(20, 20, 3)
+    torch.testing.assert_close(rgb, expected, atol=1e-4, rtol=0)
 
 
 def test_rasterising_finds_the_face_and_the_place_of_each_texel(cube):
@@ -142,6 +149,35 @@ def test_rasterising_finds_the_face_and_the_place_of_each_texel(cube):
     )
     found = hits.interpolate(cube.uvs, cube.uv_faces)[hits.mask]
     torch.testing.assert_close(found, centres.flip(0).reshape(2, -1).T[hits.mask], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("distance", [4.0, 0.3])
+def test_every_sample_sees_what_a_ray_meets_first(distance):
+    """Triangles in a box, from outside and from their midst; the twin is a bounding volume hierarchy."""
+    generator = torch.Generator().manual_seed(3)
+    middles = torch.rand(60, 1, 3, generator=generator) - 0.5
+    corners = middles + 0.8 * (torch.rand(60, 3, 3, generator=generator) - 0.5)
+    mesh = Mesh(corners.reshape(-1, 3), torch.arange(180).reshape(60, 3))
+    batch = orbit_batch(mesh, torch.tensor([30.0]), 48, 20.0, distance, fovy_deg=20.0)
+    shown = render_mesh(mesh, batch, supersample=1)
+    hits = RayMesh(mesh.vertices, mesh.faces).cast(batch.rays_o.reshape(-1, 3), batch.rays_d.reshape(-1, 3))
+    seen, depth = shown["opacity"].reshape(-1) > 0, shown["depth"].reshape(-1)
+    assert hits.mask.float().mean() > 0.3 and (seen != hits.mask).sum() <= 2, "rays along an edge may differ"
+    both = seen & hits.mask
+    assert ((depth - hits.t)[both].abs() > 1e-4).sum() <= 2
+
+
+def test_no_ray_slips_between_two_faces():
+    """A finely cut square has no hole, and a sample on an edge counts once."""
+    n = 40
+    y, z = torch.meshgrid(torch.linspace(-1, 1, n), torch.linspace(-1, 1, n), indexing="ij")
+    vertices = torch.stack([0.1 * torch.sin(5 * y) * z, y, z], dim=-1).reshape(-1, 3)
+    first = (torch.arange(n - 1)[:, None] * n + torch.arange(n - 1)).reshape(-1)
+    halves = [[first, first + n, first + n + 1], [first, first + n + 1, first + 1]]
+    faces = torch.cat([torch.stack(half, dim=1) for half in halves])
+    mesh = Mesh(vertices, faces)
+    shown = render_mesh(mesh, orbit_batch(mesh, torch.tensor([0.0, 25.0]), 64, 0.0, 3.0, fovy_deg=20.0))
+    assert (shown["opacity"] == 1).all()
 
 
 def test_wrong_options_are_refused(cube):

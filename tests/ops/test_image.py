@@ -1,9 +1,9 @@
-"""Growing and filling pictures with holes."""
+"""Growing, filling, resizing and sampling pictures."""
 
 import pytest
 import torch
 
-from maquette.ops.image import dilate, fill_unpainted, resize
+from maquette.ops.image import dilate, fill_unpainted, resize, sample_texture
 
 
 @pytest.fixture
@@ -56,3 +56,9 @@ def test_resize_shrinks_by_area_and_keeps_constants():
     image = torch.arange(16.0).reshape(4, 4, 1)
     assert resize(image, 2, 2)[..., 0].tolist() == [[2.5, 4.5], [10.5, 12.5]]
     assert torch.allclose(resize(torch.full((3, 5, 3), 0.25), 11, 8), torch.full((11, 8, 3), 0.25))
+
+
+def test_bilinear_sampling_puts_row_zero_at_the_top():
+    texture = torch.tensor([[[0.0], [1.0]], [[2.0], [3.0]]])
+    uv = torch.tensor([[0.25, 0.75], [0.75, 0.25], [0.5, 0.5], [0.0, 1.0]])
+    assert sample_texture(texture, uv)[:, 0].tolist() == pytest.approx([0.0, 3.0, 1.5, 0.0])

@@ -1,21 +1,22 @@
-"""Pictures of a mesh by ray casting: no display, no graphics driver, CPU and GPU alike."""
+"""Pictures of a mesh: no display, no graphics driver, CPU and GPU alike."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+import warp as wp
 from jaxtyping import Float
 from torch import Tensor
 
 from maquette.core.errors import UserError
-from maquette.kernels.raycast import RayHits, RayMesh
+from maquette.kernels.launch import array, launch_rows, parts_for
+from maquette.kernels.render_mesh_kernels import GREY, TEXTURE, VERTEX_COLORS, Camera, cover, shade
 from maquette.ops.camera_batch import CameraBatch, make_camera_batch
-from maquette.ops.cameras import look_at, orbit_to_position, ray_directions, rays
+from maquette.ops.cameras import look_at, orbit_to_position
 from maquette.ops.mesh import Mesh, bounding_box, vertex_normals
-from maquette.ops.shading import lambert, light_directions
 
 Shading = Literal["albedo", "lambert"]
 
@@ -23,6 +24,8 @@ AMBIENT, DIFFUSE = 0.45, 0.55
 """Shares of the two terms of "lambert" shading."""
 UNPAINTED = 0.75
 """Grey of a mesh without colours."""
+SMALLEST_BAND = 16
+"""Rows of samples that are worth a job of their own on a CPU."""
 
 
 def render_mesh(
@@ -31,7 +34,6 @@ def render_mesh(
     shading: Shading = "albedo",
     background: tuple[float, float, float] = (1.0, 1.0, 1.0),
     supersample: int = 2,
-    scene: RayMesh | None = None,
 ) -> dict[str, Float[Tensor, "B H W C"]]:
     """Render a mesh from each camera of a batch.
 
@@ -40,8 +42,7 @@ def render_mesh(
         batch: the cameras; poses, fields of view, sizes and light positions are read.
         shading: "albedo" shows the colour as it is, "lambert" lights it from the batch's light positions.
         background: colour behind the mesh.
-        supersample: rays along each side of a pixel; their results are averaged.
-        scene: the mesh's `RayMesh`, to build it once for many calls.
+        supersample: samples along each side of a pixel; their results are averaged.
 
     Returns:
         ``rgb`` (B, H, W, 3); ``opacity`` (B, H, W, 1), the covered share of a pixel; ``depth`` (B, H, W, 1),
@@ -50,7 +51,7 @@ def render_mesh(
     """
     if supersample < 1 or shading not in ("albedo", "lambert"):
         raise UserError(f"Cannot render with supersample={supersample}, shading={shading!r}.")
-    painted = _Painter(mesh, scene or RayMesh(mesh.vertices, mesh.faces))
+    painted = _Painter(mesh)
     views = [
         painted.view(batch, index, shading, background, supersample) for index in range(batch.batch_size)
     ]
@@ -71,11 +72,10 @@ def turntable(
     `distance` is that of the camera to the middle; None keeps the whole mesh in the picture from every side.
     """
     azimuth = torch.arange(n_views) * (360.0 / n_views)
-    scene = RayMesh(mesh.vertices, mesh.faces)
     frames = []
     for start in range(0, n_views, 8):
         batch = orbit_batch(mesh, azimuth[start : start + 8], size, elevation_deg, distance, fovy_deg)
-        frames.append(render_mesh(mesh, batch, shading, scene=scene)["rgb"])
+        frames.append(render_mesh(mesh, batch, shading)["rgb"])
     return torch.cat(frames)
 
 
@@ -112,22 +112,21 @@ def orbit_batch(
     return batch.to(mesh.vertices.device)
 
 
-@dataclass
-class _Surface:
-    """What the rays of one view met, one row a hit."""
-
-    index: Tensor
-    """Position of each hit among all rays."""
-    hits: RayHits
-    points: Float[Tensor, "N 3"]
-    normals: Float[Tensor, "N 3"]
-
-
 class _Painter:
-    def __init__(self, mesh: Mesh, scene: RayMesh) -> None:
-        self.mesh = mesh
-        self.scene = scene
-        self.normals = vertex_normals(mesh)
+    """A mesh as the kernels read it."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.vertices, self.normals = mesh.vertices.float(), vertex_normals(mesh).float()
+        self.faces = mesh.faces.int()
+        nothing = self.normals.new_zeros(1, 1, 3)
+        self.paint, self.colors = GREY, nothing[0]
+        self.texture, self.uvs, self.uv_faces = nothing, nothing[0, :, :2], self.faces
+        texture = mesh.texture.get("base_color")
+        if texture is not None and mesh.uvs is not None and mesh.uv_faces is not None:
+            self.paint, self.texture = TEXTURE, texture[..., :3].float().contiguous()
+            self.uvs, self.uv_faces = mesh.uvs.float(), mesh.uv_faces.int()
+        elif mesh.vertex_colors is not None:
+            self.paint, self.colors = VERTEX_COLORS, mesh.vertex_colors.float()
 
     def view(
         self,
@@ -138,54 +137,40 @@ class _Painter:
         supersample: int,
     ) -> dict[str, Float[Tensor, "H W C"]]:
         """One picture, all channels."""
-        height, width = batch.height * supersample, batch.width * supersample
-        one = slice(index, index + 1)
-        rays_o, rays_d = rays(ray_directions(height, width, batch.fovy[one]), batch.c2w[one])
-        surface = self._surface(rays_o.reshape(-1, 3), rays_d.reshape(-1, 3))
-        colors = self._colors(surface.hits)
-        if shading == "lambert":
-            colors = colors * self._light(surface, batch.light_positions[index])
-        values = torch.cat([colors, surface.normals, surface.hits.t[:, None]], dim=-1)
-        spread = values.new_zeros(height * width, 8)
-        spread[surface.index] = torch.cat([values, torch.ones_like(values[:, :1])], dim=-1)
-        mean = F.avg_pool2d(spread.reshape(height, width, 8).permute(2, 0, 1), supersample).permute(1, 2, 0)
-        return _channels(mean, background)
+        camera = _camera(batch, index, supersample)
+        camera.paint, camera.grey = self.paint, UNPAINTED
+        camera.ambient, camera.diffuse = (AMBIENT, DIFFUSE) if shading == "lambert" else (1.0, 0.0)
+        rotation, position = batch.c2w[index, :3, :3], batch.c2w[index, :3, 3]
+        points = array((self.vertices - position) @ rotation, wp.vec3)
+        depth, seen = self._cover(camera, points)
+        mean = self.vertices.new_empty(batch.height * batch.width, 8)
+        surface = [points, array(self.normals @ rotation, wp.vec3), array(self.faces, wp.vec3i)]
+        colors = [array(self.colors, wp.vec3), array(self.uvs, wp.vec2), array(self.uv_faces, wp.vec3i)]
+        args = [camera, depth, seen, *surface, *colors, array(self.texture, wp.vec3), array(mean)]
+        launch_rows(shade, len(mean), args, mean.device)
+        return _channels(mean.reshape(batch.height, batch.width, 8), background)
 
-    def _surface(self, rays_o: Float[Tensor, "N 3"], rays_d: Float[Tensor, "N 3"]) -> _Surface:
-        everything = self.scene.cast(rays_o, rays_d)
-        index = everything.mask.nonzero()[:, 0]
-        hits = RayHits(
-            t=everything.t[index],
-            face=everything.face[index],
-            barycentric=everything.barycentric[index],
-            normal=everything.normal[index],
-        )
-        directions = rays_d[index]
-        normals = F.normalize(hits.interpolate(self.normals, self.mesh.faces), dim=-1)
-        towards = torch.where((normals * directions).sum(-1, keepdim=True) > 0, -1.0, 1.0)
-        return _Surface(index, hits, rays_o[index] + hits.t[:, None] * directions, normals * towards)
-
-    def _colors(self, hits: RayHits) -> Float[Tensor, "N 3"]:
-        mesh = self.mesh
-        texture = mesh.texture.get("base_color")
-        if texture is not None and mesh.uvs is not None and mesh.uv_faces is not None:
-            return sample_texture(texture[..., :3], hits.interpolate(mesh.uvs, mesh.uv_faces))
-        if mesh.vertex_colors is not None:
-            return hits.interpolate(mesh.vertex_colors, mesh.faces)
-        return torch.full_like(hits.normal, UNPAINTED)
-
-    def _light(self, surface: _Surface, light: Float[Tensor, "3"]) -> Float[Tensor, "N 3"]:
-        to_light = light_directions(surface.points, light.expand_as(surface.points))
-        one = torch.ones_like(light)
-        return lambert(surface.normals, to_light, DIFFUSE * one, AMBIENT * one)
+    def _cover(self, camera: Any, points: Any) -> tuple[Any, Any]:
+        """Depth and face at each sample; infinity and -1 where there is nothing."""
+        shape, device = (camera.height, camera.width), self.vertices.device
+        depth = array(self.vertices.new_full(shape, torch.inf))
+        seen = array(self.faces.new_full(shape, -1))
+        bands = parts_for(camera.height, SMALLEST_BAND) if device.type == "cpu" else camera.height
+        args = [bands, camera, points, array(self.faces, wp.vec3i), depth, seen]
+        launch_rows(cover, bands, args, device, smallest=1)
+        return depth, seen
 
 
-def sample_texture(texture: Float[Tensor, "H W C"], uv: Float[Tensor, "N 2"]) -> Float[Tensor, "N C"]:
-    """Bilinear values of a texture at coordinates with v upwards; the border repeats outside."""
-    grid = torch.stack([2.0 * uv[:, 0] - 1.0, 1.0 - 2.0 * uv[:, 1]], dim=-1)[None, None]
-    image = texture.permute(2, 0, 1)[None].to(uv.dtype)
-    sampled = F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return sampled[0, :, 0].T
+def _camera(batch: CameraBatch, index: int, supersample: int) -> Any:
+    right, up, back, position = batch.c2w[index, :3].T
+    light = (batch.light_positions[index] - position) @ batch.c2w[index, :3, :3]
+    camera = Camera()
+    camera.right, camera.up = wp.vec3(*right.tolist()), wp.vec3(*up.tolist())
+    camera.back, camera.light = wp.vec3(*back.tolist()), wp.vec3(*light.tolist())
+    camera.height, camera.width = batch.height * supersample, batch.width * supersample
+    camera.side = supersample
+    camera.focal = 0.5 * camera.height / math.tan(0.5 * float(batch.fovy[index]))
+    return camera
 
 
 def _channels(

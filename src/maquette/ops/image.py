@@ -1,4 +1,4 @@
-"""Pictures with holes: growing what is painted over what is not, so that no seam shows on a textured mesh."""
+"""Pictures: growing what is painted over holes, so that no seam shows on a mesh; resizing and sampling."""
 
 from __future__ import annotations
 
@@ -39,6 +39,14 @@ def fill_unpainted(image: Float[Tensor, "H W C"], painted: Bool[Tensor, "H W"]) 
     coarse = fill_unpainted(total / count.clamp(min=1e-9), count[..., 0] > 0)
     spread = F.interpolate(_planes(coarse), size=(height, width), mode="bilinear", align_corners=False)
     return torch.where(painted[..., None], image, spread[0].permute(1, 2, 0))
+
+
+def sample_texture(texture: Float[Tensor, "H W C"], uv: Float[Tensor, "N 2"]) -> Float[Tensor, "N C"]:
+    """Bilinear values of a texture at coordinates with v upwards; the border repeats outside."""
+    grid = torch.stack([2.0 * uv[:, 0] - 1.0, 1.0 - 2.0 * uv[:, 1]], dim=-1)[None, None]
+    image = _planes(texture).to(uv.dtype)
+    sampled = F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return sampled[0, :, 0].T
 
 
 def resize(image: Float[Tensor, "H W C"], height: int, width: int) -> Float[Tensor, "h w C"]:

@@ -10,12 +10,13 @@ from maquette.core.errors import ConfigError, RunFailed
 from maquette.core.registry import find
 from maquette.evaluation.mesh_report import mesh_report
 from maquette.io.mesh import read_mesh, write_mesh, write_obj
-from maquette.kernels.render_mesh import orbit_batch, render_mesh, sample_texture
+from maquette.kernels.render_mesh import orbit_batch, render_mesh
 from maquette.models.exporters.baking import bake_texture
 from maquette.models.exporters.mesh import MeshExporter
 from maquette.models.exporters.surface_colors import SurfaceColors
 from maquette.models.geometry.base import BaseImplicitGeometry, GeometryOutput
 from maquette.models.materials.base import BaseMaterial
+from maquette.ops.image import sample_texture
 from maquette.ops.mesh import bounding_box, triangles, volume
 
 SIZE = (0.6, 0.4, 0.3)
