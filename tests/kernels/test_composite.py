@@ -3,7 +3,7 @@ import torch
 
 from maquette.core.errors import ConfigError
 from maquette.kernels.composite import composite, importance_resample
-from maquette.kernels.occupancy import pack
+from maquette.ops.rays import pack_counts
 
 
 def samples(counts: list[int], channels: int = 3, density: float = 4.0) -> tuple[torch.Tensor, ...]:
@@ -13,7 +13,7 @@ def samples(counts: list[int], channels: int = 3, density: float = 4.0) -> tuple
     values = torch.randn(total, channels, generator=generator)
     t_starts = torch.rand(total, generator=generator) * 3.0
     t_ends = t_starts + 0.05 + 0.1 * torch.rand(total, generator=generator)
-    return sigma, values, t_starts, t_ends, pack(torch.tensor(counts))
+    return sigma, values, t_starts, t_ends, pack_counts(torch.tensor(counts))
 
 
 @pytest.mark.parametrize("channels", [1, 3, 7])
@@ -77,7 +77,7 @@ def test_batching_is_stacking():
     sigma, values, t_starts, t_ends, packed = samples([7, 11, 2])
     together = composite(sigma, values, t_starts, t_ends, packed)[0]
     parts = zip(*(tensor.split([7, 11, 2]) for tensor in (sigma, values, t_starts, t_ends)), strict=True)
-    alone = [composite(*part, pack(torch.tensor([len(part[0])])))[0] for part in parts]
+    alone = [composite(*part, pack_counts(torch.tensor([len(part[0])])))[0] for part in parts]
     assert torch.equal(together, torch.cat(alone))
 
 

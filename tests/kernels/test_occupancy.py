@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from maquette.core.errors import ConfigError
-from maquette.kernels.occupancy import RaySamples, march_rays, pack
+from maquette.kernels.occupancy import RaySamples, march_rays
 
 AABB = torch.tensor([-1.0, -1.0, -0.5, 1.0, 1.0, 0.5])
 
@@ -84,10 +84,6 @@ def test_select_packs_anew():
         first, count = every.packed[ray].tolist()
         run = slice(first, first + count)
         assert torch.equal(of_ray(kept, ray)[:, 0], every.t_starts[run][mask[run]])
-
-
-def test_pack_counts():
-    assert pack(torch.tensor([2, 0, 3])).tolist() == [[0, 2], [2, 0], [2, 3]]
 
 
 def test_bytes_do_not_depend_on_the_number_of_threads_nor_on_the_batch(set_threads):

@@ -153,3 +153,19 @@ def test_mesh_moves_with_all_its_tensors():
         "meta"
     }
     assert moved.uv_faces is None and not moved.has_uvs
+
+
+def test_pairs_are_sorted_counted_and_found_again():
+    pairs = torch.randint(0, 30, (500, 2), generator=torch.Generator().manual_seed(0))
+    expected = torch.unique(pairs, dim=0, return_inverse=True, return_counts=True)
+    for got, wanted in zip(mesh_ops.unique_pairs(pairs), expected, strict=True):
+        assert torch.equal(got, wanted)
+    assert [len(one) for one in mesh_ops.unique_pairs(pairs[:0])] == [0, 0, 0]
+
+
+def test_pieces_with_few_faces_go_but_never_all():
+    fan = Mesh(torch.rand(3, 3) + 9.0, torch.tensor([[0, 1, 2]]))
+    mesh = joined(box(), fan)
+    assert mesh_ops.remove_short_components(mesh, 2).n_faces == 12
+    assert mesh_ops.remove_short_components(mesh, 1).n_faces == 13
+    assert mesh_ops.remove_short_components(mesh, 1000).n_faces == 12

@@ -1,6 +1,6 @@
 import torch
 
-from maquette.ops.rays import exclusive_sum, intersect_box, pack, per_ray_sum, visible_samples
+from maquette.ops.rays import exclusive_sum, intersect_box, pack, pack_counts, visible_samples
 
 BOX = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
 INDICES = torch.tensor([0, 0, 0, 2, 2])
@@ -17,6 +17,7 @@ def test_box_intersection():
 
 def test_pack_counts_rays_without_samples():
     assert pack(INDICES, 4).tolist() == [[0, 3], [3, 0], [3, 2], [5, 0]]
+    assert pack_counts(torch.tensor([3, 0, 2, 0])).tolist() == pack(INDICES, 4).tolist()
 
 
 def test_exclusive_sum_starts_anew_on_each_ray():
@@ -29,8 +30,3 @@ def test_visible_samples_drops_the_transparent_and_the_hidden():
     sigma = torch.tensor([0.0, 50.0, 50.0, 1e-4, 3.0])
     keep = visible_samples(sigma, torch.ones(5), pack(INDICES, 4), INDICES, 0.01, 1e-4)
     assert keep.tolist() == [False, True, False, False, True]
-
-
-def test_per_ray_sum():
-    values = torch.tensor([[1.0], [2.0], [3.0], [4.0], [5.0]])
-    assert per_ray_sum(values, INDICES, 4)[:, 0].tolist() == [6.0, 0.0, 9.0, 0.0]

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from maquette.core.errors import UserError
 from maquette.io.textures import BASE_COLOR, FORMATS, METALLIC_ROUGHNESS, NORMAL, encode_texture
-from maquette.ops.mesh import Mesh, vertex_normals
+from maquette.ops.color import srgb_to_linear
+from maquette.ops.mesh import Mesh, unique_pairs, vertex_normals
 
 CONVENTION = "y up, front +Z, right-handed; world (x, y, z) with z up and front +x is stored as (y, z, x)"
 """What the asset's extras say about its axes."""
@@ -74,18 +75,6 @@ def glb_extras(data: bytes) -> dict[str, Any]:
     length = struct.unpack_from("<I", data, 12)[0]
     extras = json.loads(data[20 : 20 + length]).get("asset", {}).get("extras", {})
     return extras if isinstance(extras, dict) else {}
-
-
-def srgb_to_linear(values: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
-    """Display (sRGB) values as linear light, IEC 61966-2-1; glTF's vertex colours are linear."""
-    return torch.where(values <= 0.04045, values / 12.92, ((values.clamp(min=0) + 0.055) / 1.055) ** 2.4)
-
-
-def linear_to_srgb(values: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
-    """Linear light as display (sRGB) values, IEC 61966-2-1."""
-    return torch.where(
-        values <= 0.0031308, values * 12.92, 1.055 * values.clamp(min=1e-9) ** (1 / 2.4) - 0.055
-    )
 
 
 class _Builder:
@@ -162,7 +151,7 @@ def _split_corners(mesh: Mesh) -> tuple[Tensor, Tensor | None, Tensor]:
         used, faces = torch.unique(mesh.faces, return_inverse=True)
         return used, None, faces
     pairs = torch.stack([mesh.faces, mesh.uv_faces], dim=-1).reshape(-1, 2)
-    unique, inverse = torch.unique(pairs, dim=0, return_inverse=True)
+    unique, inverse, _ = unique_pairs(pairs)
     return unique[:, 0], unique[:, 1], inverse.reshape(-1, 3)
 
 

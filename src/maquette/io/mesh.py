@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maquette.core.errors import MissingFileError, RunFailed, UserError
-from maquette.io.gltf import from_gltf_axes, glb_bytes, glb_extras, linear_to_srgb, to_gltf_axes
+from maquette.io.gltf import from_gltf_axes, glb_bytes, glb_extras, to_gltf_axes
 from maquette.io.obj import obj_files
 from maquette.io.textures import BASE_COLOR, textures_of
 from maquette.io.writing import mismatch, whole_file, whole_folder
+from maquette.ops.color import linear_to_srgb
 from maquette.ops.mesh import Mesh, triangles, weld
 
 MESH_SUFFIXES = (".glb", ".obj", ".ply", ".stl")

@@ -1,12 +1,10 @@
-"""Texture maps as the bytes of picture files, and back."""
+"""Texture maps as the bytes of picture files, and those that a read mesh refers to."""
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
 from maquette.core.errors import UserError
@@ -32,12 +30,6 @@ def encode_texture(image: Float[Tensor, "H W C"], texture_format: str, quality: 
     if texture_format not in FORMATS:
         raise UserError(f"Textures are stored as png or jpg, not {texture_format!r}.")
     return encode_image(quantized(image), FORMATS[texture_format], quality)
-
-
-def decode_texture(data: bytes) -> Float[Tensor, "H W C"]:
-    """The map in the bytes of a picture file, values in [0, 1]."""
-    with Image.open(io.BytesIO(data)) as picture:
-        return picture_to_tensor(picture)
 
 
 def textures_of(material: Any) -> dict[str, Float[Tensor, "H W C"]]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from maquette.core.errors import ConfigError
 from maquette.kernels.launch import MODULE_OPTIONS, array, launch_rows
+from maquette.ops.rays import pack, pack_counts
 
 wp.set_module_options(MODULE_OPTIONS)
 
@@ -42,14 +43,7 @@ class RaySamples:
     def select(self, mask: Bool[Tensor, " S"]) -> "RaySamples":
         """The samples where `mask` is true, packed anew."""
         indices = self.ray_indices[mask]
-        counts = torch.bincount(indices, minlength=self.packed.shape[0])
-        return RaySamples(pack(counts), indices, self.t_starts[mask], self.t_ends[mask])
-
-
-def pack(counts: Int[Tensor, " R"]) -> Int[Tensor, "R 2"]:
-    """First sample and number of samples of each ray, from the numbers alone (int32)."""
-    counts = counts.long()
-    return torch.stack([counts.cumsum(0) - counts, counts], -1).int()
+        return RaySamples(pack(indices, len(self.packed)), indices, self.t_starts[mask], self.t_ends[mask])
 
 
 @torch.no_grad()
@@ -94,8 +88,8 @@ def march_rays(
     nothing = torch.empty(0, device=device)
     nowhere = torch.empty(0, dtype=torch.int64, device=device)
     outputs = [array(counts), array(nowhere), array(nothing), array(nothing)]
-    launch_rows(_march, rays, [*inputs, False, array(pack(counts), wp.vec2i), *outputs], device)
-    packed = pack(counts)
+    launch_rows(_march, rays, [*inputs, False, array(pack_counts(counts), wp.vec2i), *outputs], device)
+    packed = pack_counts(counts)
     total = int(packed[-1].sum()) if rays else 0
     samples = RaySamples(
         packed,

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maquette.core.errors import UnknownNameError
+from maquette.ops.color import linear_to_srgb
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -34,20 +35,13 @@ def truncated_exp(x: Tensor) -> Tensor:
     return _TruncatedExp.apply(x)  # type: ignore[no-untyped-call, no-any-return]
 
 
-def linear_to_srgb(x: Tensor) -> Tensor:
-    """Linear light to display values (IEC 61966-2-1), clamped to [0, 1]."""
-    low = x * 12.92
-    high = 1.055 * x.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
-    return torch.where(x <= 0.0031308, low, high).clamp(0.0, 1.0)
-
-
 def _identity(x: Tensor) -> Tensor:
     return x
 
 
 _BY_NAME: dict[str, Activation] = {
     "none": _identity,
-    "lin2srgb": linear_to_srgb,
+    "lin2srgb": lambda x: linear_to_srgb(x).clamp(0.0, 1.0),
     "exp": torch.exp,
     "shifted_exp": lambda x: torch.exp(x - 1.0),
     "trunc_exp": truncated_exp,

@@ -120,7 +120,7 @@ def volume(mesh: Mesh) -> Float[Tensor, ""]:
 def edges(mesh: Mesh) -> tuple[Int[Tensor, "E 2"], Int[Tensor, E]]:
     """Undirected edges (smaller vertex first, sorted) and the number of faces at each."""
     pairs = torch.cat([mesh.faces[:, [0, 1]], mesh.faces[:, [1, 2]], mesh.faces[:, [2, 0]]])
-    unique, counts = torch.unique(pairs.sort(dim=1).values, dim=0, return_counts=True)
+    unique, _, counts = unique_pairs(pairs.sort(dim=1).values)
     return unique, counts
 
 
@@ -133,16 +133,18 @@ def component_labels(mesh: Mesh) -> tuple[Int[Tensor, F], int]:
     if mesh.n_faces == 0:
         return mesh.faces.new_zeros(0), 0
     label = torch.arange(mesh.n_vertices, device=mesh.faces.device)
+    corners = mesh.faces.T.contiguous()
     while True:
-        lowest = label[mesh.faces].amin(dim=1, keepdim=True).expand(-1, 3)
-        lower = label.scatter_reduce(0, label[mesh.faces].reshape(-1), lowest.reshape(-1), "amin")
-        lower = lower.scatter_reduce(0, mesh.faces.reshape(-1), lowest.reshape(-1), "amin")
+        given = label[corners]
+        lowest = torch.minimum(torch.minimum(given[0], given[1]), given[2]).repeat(3)
+        lower = label.scatter_reduce(0, given.reshape(-1), lowest, "amin")
+        lower = lower.scatter_reduce(0, corners.reshape(-1), lowest, "amin")
         lower = lower[lower]
         if torch.equal(lower, label):
             break
         label = lower
-    unique, labels = torch.unique(label[mesh.faces[:, 0]], return_inverse=True)
-    return labels, int(unique.numel())
+    labels, roots = _compact(label[mesh.faces[:, 0]], mesh.n_vertices)
+    return labels, int(roots.numel())
 
 
 def largest_components(mesh: Mesh, n: int = 1) -> Mesh:
@@ -161,6 +163,14 @@ def remove_small_components(mesh: Mesh, min_fraction: float) -> Mesh:
         return mesh
     areas = _component_areas(mesh, labels, count)
     return select_faces(mesh, (areas >= min_fraction * areas.max())[labels])
+
+
+def remove_short_components(mesh: Mesh, min_faces: int) -> Mesh:
+    """Without the components that have fewer than `min_faces` faces, unless that is all of them."""
+    labels, count = component_labels(mesh)
+    faces = torch.bincount(labels, minlength=count)
+    keep = faces >= min(min_faces, int(faces.max()) if count else 0)
+    return mesh if bool(keep.all()) else select_faces(mesh, keep[labels])
 
 
 def select_faces(mesh: Mesh, keep: Bool[Tensor, F]) -> Mesh:
@@ -189,7 +199,8 @@ def weld(mesh: Mesh, tolerance: float = 0.0) -> Mesh:
     The first vertex of a cell stays, with its colour. Every face stays, also one that loses a corner.
     """
     key = mesh.vertices if tolerance <= 0 else torch.round(mesh.vertices / tolerance)
-    _, inverse = torch.unique(key + 0.0, dim=0, return_inverse=True)
+    x, y, z = (torch.unique(column + 0.0, return_inverse=True)[1] for column in key.unbind(dim=1))
+    inverse = unique_pairs(torch.stack([unique_pairs(torch.stack([x, y], dim=1))[1], z], dim=1))[1]
     order = torch.arange(mesh.n_vertices, device=inverse.device)
     first = torch.full_like(order, mesh.n_vertices).scatter_reduce(0, inverse, order, "amin")
     everything = torch.ones(mesh.n_faces, dtype=torch.bool, device=inverse.device)
@@ -203,15 +214,27 @@ def merge_vertices(mesh: Mesh, tolerance: float = 0.0) -> Mesh:
     return select_faces(welded, (a != b) & (b != c) & (c != a))
 
 
+def unique_pairs(pairs: Int[Tensor, "N 2"]) -> tuple[Int[Tensor, "K 2"], Int[Tensor, N], Int[Tensor, K]]:
+    """The pairs that occur, sorted; where each given pair is among them; and how often each occurs.
+
+    Sorts one number a pair, which is quicker than `torch.unique` of rows; the numbers must not be negative.
+    """
+    base = 1 + (int(pairs[:, 1].max()) if len(pairs) else 0)
+    keys, inverse, counts = torch.unique(
+        pairs[:, 0] * base + pairs[:, 1], return_inverse=True, return_counts=True
+    )
+    return torch.stack([keys // base, keys % base], dim=1), inverse, counts
+
+
 def _component_areas(mesh: Mesh, labels: Int[Tensor, F], count: int) -> Float[Tensor, K]:
     return mesh.vertices.new_zeros(count).index_add(0, labels, face_areas(mesh))
 
 
-def _compact(index: Int[Tensor, "F 3"], size: int) -> tuple[Int[Tensor, "F 3"], Int[Tensor, K]]:
-    used = torch.unique(index)
-    renumber = index.new_zeros(size)
-    renumber[used] = torch.arange(used.numel(), device=index.device)
-    return renumber[index], used
+def _compact(index: Int[Tensor, "*N"], size: int) -> tuple[Int[Tensor, "*N"], Int[Tensor, K]]:
+    """Indices below `size` renumbered without gaps, and the old index of each new one."""
+    used = torch.zeros(size, dtype=torch.bool, device=index.device)
+    used[index.reshape(-1)] = True
+    return (torch.cumsum(used, dim=0) - 1)[index], used.nonzero()[:, 0]
 
 
 def _unit_or_up(vectors: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:

@@ -26,8 +26,13 @@ def intersect_box(
 
 
 def pack(ray_indices: Int[Tensor, "S"], n_rays: int) -> Int[Tensor, "R 2"]:
-    """Start and count of each ray's run in `ray_indices`, which must be sorted."""
-    counts = torch.bincount(ray_indices, minlength=n_rays)
+    """First sample and number of samples of each ray, from the sorted ray of each sample (int32)."""
+    return pack_counts(torch.bincount(ray_indices, minlength=n_rays))
+
+
+def pack_counts(counts: Int[Tensor, "R"]) -> Int[Tensor, "R 2"]:
+    """First sample and number of samples of each ray, from the numbers alone (int32)."""
+    counts = counts.long()
     return torch.stack([torch.cumsum(counts, dim=0) - counts, counts], dim=-1).to(torch.int32)
 
 
@@ -54,10 +59,3 @@ def visible_samples(
     tau = sigma * delta
     transmittance = torch.exp(-exclusive_sum(tau, packed, ray_indices))
     return (-torch.expm1(-tau) >= alpha_threshold) & (transmittance >= early_stop_eps)
-
-
-def per_ray_sum(
-    values: Float[Tensor, "S C"], ray_indices: Int[Tensor, "S"], n_rays: int
-) -> Float[Tensor, "R C"]:
-    """Sum of packed values over each ray."""
-    return values.new_zeros(n_rays, values.shape[-1]).index_add(0, ray_indices, values)

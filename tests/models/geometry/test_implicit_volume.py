@@ -154,7 +154,9 @@ def test_small_pieces_are_dropped():
     cfg = {"pos_encoding_config": SMALL_GRID, "isosurface_resolution": 40, "isosurface_coarse_to_fine": False}
     kept = BallAndCrumb({**cfg, "isosurface_remove_outliers": False}).isosurface()
     cleaned = BallAndCrumb({**cfg, "isosurface_outlier_n_faces_threshold": 0.1}).isosurface()
+    by_count = BallAndCrumb({**cfg, "isosurface_outlier_n_faces_threshold": 500}).isosurface()
     assert kept.vertices[:, 0].min() < -0.7 < -0.4 < cleaned.vertices[:, 0].min()
+    assert torch.equal(by_count.vertices, cleaned.vertices)
 
 
 def test_hidden_cavities_are_closed():
@@ -201,6 +203,8 @@ def test_conversion_copies_the_field():
         ({"radius": 0.0}, "radius"),
         ({"isosurface_threshold": "high"}, "isosurface_threshold"),
         ({"isosurface_method": "dmtet"}, "isosurface_method"),
+        ({"isosurface_deformable_grid": True}, "isosurface_deformable_grid"),
+        ({"isosurface_outlier_n_faces_threshold": "few"}, "isosurface_outlier_n_faces_threshold"),
         ({"anneal_density_blob_std_config": {"start": 1}}, "anneal_density_blob_std_config"),
     ],
 )

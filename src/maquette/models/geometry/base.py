@@ -14,7 +14,14 @@ from maquette.core.base import BaseModule
 from maquette.core.errors import ConfigError, RunFailed
 from maquette.core.output import MappingOutput
 from maquette.kernels.isosurface import marching_cubes
-from maquette.ops.mesh import Mesh, component_labels, remove_small_components, select_faces, triangles
+from maquette.ops.mesh import (
+    Mesh,
+    component_labels,
+    remove_short_components,
+    remove_small_components,
+    select_faces,
+    triangles,
+)
 from maquette.ops.volume import contract
 
 log = logging.getLogger(__name__)
@@ -82,11 +89,12 @@ class BaseImplicitGeometry(BaseGeometry):
         isosurface_coarse_to_fine: bool = True
         """Look again, with all nodes, in a box around what the first pass found."""
         isosurface_deformable_grid: bool = False
-        """Let grid nodes move (only for geometries that learn it)."""
+        """Let grid nodes move; refused where the geometry does not learn that."""
         isosurface_remove_outliers: bool = True
         """Drop small separate pieces, and closed cavities that nobody can see."""
         isosurface_outlier_n_faces_threshold: Any = 0.01
-        """Pieces below this fraction of the largest one (by area) are dropped."""
+        """Pieces below this are dropped: a fraction of the largest one's area, or, from 1 on, a number of
+        faces."""
 
         def __post_init__(self) -> None:
             if self.radius <= 0:
@@ -101,13 +109,17 @@ class BaseImplicitGeometry(BaseGeometry):
                 raise ConfigError(
                     "system.geometry.isosurface_resolution", self.isosurface_resolution, "an integer >= 4"
                 )
-            self._check_threshold()
-
-        def _check_threshold(self) -> None:
-            value = self.isosurface_threshold
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if value != "auto" and not number:
-                raise ConfigError("system.geometry.isosurface_threshold", value, 'a number, or "auto"')
+            if self.isosurface_threshold != "auto" and not is_number(self.isosurface_threshold):
+                raise ConfigError(
+                    "system.geometry.isosurface_threshold", self.isosurface_threshold, 'a number, or "auto"'
+                )
+            least = self.isosurface_outlier_n_faces_threshold
+            if not is_number(least) or least < 0:
+                raise ConfigError(
+                    "system.geometry.isosurface_outlier_n_faces_threshold",
+                    least,
+                    "a fraction below 1, or a number of faces",
+                )
 
     bbox: Tensor
 
@@ -161,7 +173,7 @@ class BaseImplicitGeometry(BaseGeometry):
             mesh = self._extract(self.grid_field(box), box, threshold)
         if self.cfg.isosurface_remove_outliers:
             mesh = without_cavities(mesh)
-            mesh = remove_small_components(mesh, self._outlier_fraction(mesh))
+            mesh = self._without_outliers(mesh)
         mesh.extras["isosurface_threshold"] = threshold
         return mesh
 
@@ -195,9 +207,14 @@ class BaseImplicitGeometry(BaseGeometry):
             [(lower - margin).clamp(min=self.bbox[0]), (upper + margin).clamp(max=self.bbox[1])]
         )
 
-    def _outlier_fraction(self, mesh: Mesh) -> float:
-        wanted = self.cfg.isosurface_outlier_n_faces_threshold
-        return float(wanted) if wanted < 1 else float(wanted) / mesh.n_faces
+    def _without_outliers(self, mesh: Mesh) -> Mesh:
+        least = self.cfg.isosurface_outlier_n_faces_threshold
+        return remove_small_components(mesh, least) if least < 1 else remove_short_components(mesh, least)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a config is a number (true and false are none)."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def without_cavities(mesh: Mesh) -> Mesh:

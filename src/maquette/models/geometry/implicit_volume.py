@@ -12,7 +12,7 @@ from torch import Tensor
 from maquette.core.errors import ConfigError, RunFailed
 from maquette.core.registry import register
 from maquette.core.schedule import Schedule
-from maquette.models.geometry.base import BaseGeometry, BaseImplicitGeometry, GeometryOutput
+from maquette.models.geometry.base import BaseGeometry, BaseImplicitGeometry, GeometryOutput, is_number
 from maquette.models.networks import get_encoding, get_mlp
 from maquette.models.networks.hash_grid import HashGrid
 from maquette.ops.activations import get_activation
@@ -77,8 +77,11 @@ class ImplicitVolume(BaseImplicitGeometry):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            number = isinstance(self.density_bias, int | float) and not isinstance(self.density_bias, bool)
-            if not number and self.density_bias not in BLOBS:
+            if self.isosurface_deformable_grid:
+                raise ConfigError(
+                    "system.geometry.isosurface_deformable_grid", True, "false: a volume learns no offsets"
+                )
+            if not is_number(self.density_bias) and self.density_bias not in BLOBS:
                 raise ConfigError(
                     "system.geometry.density_bias", self.density_bias, f"a number or one of {BLOBS}"
                 )

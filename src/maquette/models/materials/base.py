@@ -21,8 +21,6 @@ class BaseMaterial(BaseModule):
 
     requires_normal: bool = False
     """Whether `forward` needs shading normals."""
-    requires_tangent: bool = False
-    """Whether `forward` needs tangents."""
 
     def forward(
         self,

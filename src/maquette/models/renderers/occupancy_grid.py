@@ -64,10 +64,6 @@ class OccupancyGrid(nn.Module):
         """Optical thickness above which a cell is occupied."""
         return self.occs.mean().clamp(max=THRESHOLD)
 
-    def fill(self) -> None:
-        """Count every cell as occupied."""
-        self.binaries.fill_(True)
-
     def _cells(self, step: int, generator: torch.Generator) -> Int[Tensor, "K"]:
         """All cells in the warm-up; later a quarter at random and as many of the occupied ones."""
         total = self.occs.numel()
