@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
 
 from maquette.core.errors import ConfigError
 from maquette.core.random import RandomStreams
@@ -176,3 +177,39 @@ def test_a_batch_reads_like_a_mapping_and_moves():
 def test_wrong_values_are_refused(cfg, key):
     with pytest.raises(ConfigError, match=key):
         RandomCameraDataModule(cfg)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_trainer_that_accumulates_gets_the_parts_of_each_steps_batch(accumulate):
+    """Three steps of two views: as one batch each, or accumulated from batches of one view."""
+
+    class Watcher(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.streams, self.weight, self.seen = STREAMS, torch.nn.Parameter(torch.ones(())), []
+
+        def training_step(self, batch, batch_idx):
+            self.seen.append((self.global_step, batch))
+            return self.weight.square()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    watcher = Watcher()
+    trainer = Trainer(
+        max_steps=3,
+        accumulate_grad_batches=accumulate,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    module = RandomCameraDataModule({"height": 2, "width": 2, "batch_size": 2 // accumulate})
+    trainer.fit(watcher, datamodule=module)
+    steps = [(step, batch.step) for step, batch in watcher.seen]
+    assert steps == [(step, step) for step in range(3) for _ in range(accumulate)]
+    expected = [stream(RandomCameraConfig(height=2, width=2, batch_size=2)).batch(step) for step in range(3)]
+    for name in TENSORS:
+        seen = torch.cat([batch[name] for _, batch in watcher.seen])
+        torch.testing.assert_close(seen, torch.cat([batch[name] for batch in expected]))

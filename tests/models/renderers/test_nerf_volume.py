@@ -150,12 +150,25 @@ def test_the_occupancy_grid_skips_empty_space_and_keeps_the_picture():
 
 @pytest.mark.parametrize("cfg", [{}, {"estimator": "importance", "num_samples_per_ray": 16}])
 def test_three_views_are_a_stack_of_single_views(cfg):
-    render = renderer(trained_volume(), **cfg)
+    render = renderer(trained_volume(), return_normal_perturb=True, **cfg)
     together = render(**batch(views=3, rng=STREAMS.at(2, [7, 8, 9])))
-    for i in range(3):
-        alone = render(**batch(views=1, first=i, rng=STREAMS.at(2, [7 + i])))
-        for name in ("comp_rgb", "opacity", "depth", "z_variance"):
-            torch.testing.assert_close(together[name][i], alone[name][0], atol=1e-6, rtol=1e-5)
+    alone = [render(**batch(views=1, first=i, rng=STREAMS.at(2, [7 + i]))) for i in range(3)]
+    for name in ("comp_rgb", "opacity", "depth", "z_variance", "t_points", "normal_perturb"):
+        stacked = torch.cat([one[name] for one in alone])
+        torch.testing.assert_close(together[name], stacked, atol=1e-6, rtol=1e-5)
+
+
+def test_batches_of_one_step_update_the_grid_once():
+    """A step that is accumulated from four batches sees the grid of a step of one batch."""
+    grids = []
+    for batches in (1, 4):
+        render = renderer(trained_volume())
+        for step in (0, 16, 32):
+            for part in range(batches):
+                render.do_update_step(0, step)
+                render(**batch(rng=STREAMS.at(step, [batches * step + part])))
+        grids.append(render.grid.occs)
+    assert torch.equal(*grids)
 
 
 def test_evaluation_in_small_parts_is_the_same(monkeypatch):

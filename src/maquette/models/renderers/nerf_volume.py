@@ -137,11 +137,17 @@ class NeRFVolumeRenderer(BaseRenderer):
         if self.cfg.estimator == "occgrid":
             self.grid = OccupancyGrid(self.bbox, self.cfg.grid_resolution)
         self._grid_update: int | None = None
+        self._grid_updated: int | None = None
 
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
-        """Note that the grid is due; the next training batch brings the random numbers for it."""
-        if self.grid is not None and self.cfg.grid_prune and self.training and not on_load_weights:
-            self._grid_update = global_step if self.grid.is_due(global_step) else None
+        """Note that the grid is due; the next training batch brings the random numbers for it.
+
+        A step of several batches (`accumulate_grad_batches`) updates it with the first of them only.
+        """
+        if self.grid is None or not (self.cfg.grid_prune and self.training) or on_load_weights:
+            return
+        due = self.grid.is_due(global_step) and global_step != self._grid_updated
+        self._grid_update = global_step if due else None
 
     def forward(
         self,
@@ -249,12 +255,15 @@ class NeRFVolumeRenderer(BaseRenderer):
             **shaded.geometry,
         }
         if self.cfg.return_normal_perturb and rays.rng is not None:
-            out["normal_perturb"] = self._perturbed_normal(shaded.points, rays.rng)
+            view = samples.ray_indices // rays.origins.shape[1]
+            out["normal_perturb"] = self._perturbed_normal(shaded.points, view, rays.rng)
         return out
 
-    def _perturbed_normal(self, points: Tensor, rng: StepRandom) -> Tensor | None:
-        noise = torch.randn(points.shape, generator=_generator(rng, "renderer/normal_perturb"))
-        return self.geometry(points + noise.to(points) * PERTURBATION, output_normal=True).normal
+    def _perturbed_normal(self, points: Tensor, view: Tensor, rng: StepRandom) -> Tensor | None:
+        counts = torch.bincount(view, minlength=rng.batch_size).tolist()
+        generators = [torch.Generator().manual_seed(key) for key in rng.keys("renderer/normal_perturb")]
+        drawn = [torch.randn(n, 3, generator=one) for n, one in zip(counts, generators, strict=True)]
+        return self.geometry(points + torch.cat(drawn).to(points) * PERTURBATION, output_normal=True).normal
 
     def _put_background(
         self, out: RenderOutput, rays_d: Tensor, bg_color: Tensor | None, rng: StepRandom | None
@@ -270,7 +279,8 @@ class NeRFVolumeRenderer(BaseRenderer):
     def _update_grid(self, rng: StepRandom | None) -> None:
         if self.grid is None or self._grid_update is None or rng is None:
             return
-        step, self._grid_update = self._grid_update, None
+        step = self._grid_updated = self._grid_update
+        self._grid_update = None
         self.grid.update(step, lambda x: self._density(x) * self.step_size, _generator(rng, "renderer/grid"))
 
     def _needs_normal(self) -> bool:
