@@ -229,6 +229,9 @@ def test_mistake_found_in_the_first_step_leaves_nothing(toy: Any, tmp_path: Path
         ("checkpoint.save_topk=1", ConfigError, "save_topk"),
         ("checkpoint.save_top_k=-7", ConfigError, "save_top_k"),
         ("trainer.max_steps=-5", ConfigError, "max_steps"),
+        ("trainer.max_steps=many", ConfigError, "a whole number"),
+        ("trainer.log_every_n_steps=often", ConfigError, "a whole number or null"),
+        ("trainer.gradient_clip_val=[1.0]", ConfigError, "trainer.gradient_clip_val"),
         ("data_type=''", ConfigError, "data_type"),
     ],
 )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from beartype import BeartypeConf, beartype
+from beartype.door import is_bearable
 from beartype.roar import BeartypeDecorHintException
 from jaxtyping import install_import_hook
 
@@ -24,6 +25,11 @@ def checked(function: F) -> F:
         return _beartype(function)
     except BeartypeDecorHintException:
         return function
+
+
+def accepts(hint: Any, value: Any) -> bool:
+    """Whether an annotation allows a value."""
+    return is_bearable(value, hint)
 
 
 def install_typecheck() -> None:

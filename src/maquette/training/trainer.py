@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_type_hints
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
@@ -18,6 +17,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from maquette.core.device import current_device, is_gpu, trainer_accelerator
 from maquette.core.errors import ConfigError, UnknownKeyError
 from maquette.core.log import get_logger, set_library_verbosity
+from maquette.core.structured import type_name
+from maquette.core.typecheck import accepts
 from maquette.training.config import TrainingConfig
 from maquette.training.run_folder import RunFolder
 
@@ -127,14 +128,17 @@ def quiet(verbose: bool = False) -> Iterator[None]:
 
 
 def _checked(config: Mapping[str, Any]) -> dict[str, Any]:
-    known = [name for name in inspect.signature(Trainer.__init__).parameters if name != "self"]
-    for key in config:
+    hints = get_type_hints(Trainer.__init__)
+    known = [name for name in hints if name != "return"]
+    for key, value in config.items():
         if key in OURS:
-            raise ConfigError(f"trainer.{key}", config[key], f"nothing: use {OURS[key]}")
+            raise ConfigError(f"trainer.{key}", value, f"nothing: use {OURS[key]}")
         if key not in known:
             near = difflib.get_close_matches(key, known, n=3)
             raise UnknownKeyError(f"trainer.{key}", near, known)
-        if key in FIXED and config[key]:
+        if not accepts(hints[key], value):
+            raise ConfigError(f"trainer.{key}", value, type_name(hints[key]))
+        if key in FIXED and value:
             log.info("trainer.%s has no effect: %s", key, FIXED[key])
     return dict(config)
 
