@@ -2,6 +2,8 @@
 
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +100,12 @@ def test_resume_uses_the_recipe_and_the_folder_of_the_run(asked: Any, tmp_path: 
         call = asked.pop()
         assert call["resume"] == run / "ckpts" / "last.ckpt" and call["cfg"].trial_dir == run
         assert call["raw"] is None and call["mode"] == "export"
+
+
+def test_launch_py_is_maquette_launch(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "launch.py"
+    for words, code, text in ((["--help"], 0, "usage: maquette launch"), ([], 2, "No mode was given")):
+        done = subprocess.run(
+            [sys.executable, str(script), *words], capture_output=True, text=True, cwd=tmp_path, check=False
+        )
+        assert done.returncode == code and text in done.stdout + done.stderr

@@ -126,6 +126,16 @@ def test_the_end_that_does_not_fit_is_found():
     assert truncated_words(tokenizer, f"{fits} two two") == "two two"
 
 
+def test_warnings_about_a_long_prompt_stay_short(tmp_path, caplog):
+    pipeline = load_pipeline("maquette/random-tiny")
+    pipeline.register_modules(tokenizer=build_tokenizer(["red", "car"]))
+    pipeline.save_pretrained(tmp_path / "words")
+    with caplog.at_level("WARNING"):
+        encode_prompts(str(tmp_path / "words"), [" ".join(f"word{n}" for n in range(500))])
+    texts = [record.getMessage() for record in caplog.records if record.name.startswith("maquette")]
+    assert len(texts) == 2 and all("..." in text and len(text) < 600 for text in texts)
+
+
 def test_warnings_say_what_is_known_and_what_to_do(tmp_path, caplog):
     pipeline = load_pipeline("maquette/random-tiny")
     pipeline.register_modules(tokenizer=build_tokenizer(["red", "car"]))

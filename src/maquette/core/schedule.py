@@ -114,11 +114,6 @@ class Schedule:
         """The largest value it ever takes."""
         return max(self.values)
 
-    @property
-    def is_constant(self) -> bool:
-        """Whether it has one value for ever."""
-        return len(set(self.values)) == 1
-
 
 def C(value: Any, epoch: int, step: int, interpolation: Interpolation = "linear") -> float:
     """The value of a schedule at an epoch and a step, by the name that this ecosystem gives it."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -30,6 +31,9 @@ BATCH: Final = 16
 
 SMALL_VOCABULARY: Final = 2000
 """Up to this many words a tokenizer's whole vocabulary is worth reading."""
+
+SHOWN_CHARACTERS: Final = 200
+"""Characters of a prompt that a warning repeats."""
 
 
 @dataclass(frozen=True)
@@ -180,12 +184,13 @@ def _warn(pipeline: DiffusionPipeline, prompts: Sequence[str]) -> None:
         log.warning(
             'The text encoder reads %d tokens; the end of the prompt is ignored: "%s"',
             tokenizer.model_max_length,
-            cut,
+            shorten(cut, SHOWN_CHARACTERS, placeholder=" ..."),
         )
 
 
 def _unknown_message(tokenizer: Any, strange: Sequence[str]) -> str:
-    lines = [f"The text encoder does not know {', '.join(map(repr, strange))} and ignores the meaning."]
+    words = shorten(", ".join(map(repr, strange)), SHOWN_CHARACTERS, placeholder=" ...")
+    lines = [f"The text encoder does not know {words} and ignores the meaning."]
     special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
     known = sorted(word for word in tokenizer.get_vocab() if word not in special and word.isalpha())
     if len(known) <= SMALL_VOCABULARY:
