@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from maquette.ops.volume import alpha_composite, contract, stratified_edges, visible_level
+from maquette.ops.volume import alpha_composite, contract, near_border, stratified_edges, visible_level
 
 BOX = torch.tensor([[-2.0, -2.0, -2.0], [2.0, 2.0, 2.0]])
 
@@ -81,3 +81,13 @@ def test_level_of_fog_is_inside_the_field():
     level, opacity = visible_level(sphere_grid().float() * 0.1, cell=0.05)
     assert level == pytest.approx(0.1 / 3)
     assert opacity < 0.5
+
+
+@pytest.mark.parametrize("reach", [1, 2, 50])
+def test_nodes_near_a_border_have_both_kinds_in_their_neighbourhood(reach):
+    inside = sphere_grid(17)
+    inside[2, 3, 4] = True
+    near = near_border(inside, reach)
+    for node in torch.randint(0, 17, (300, 3), generator=torch.Generator().manual_seed(0)).tolist():
+        around = inside[tuple(slice(max(0, i - reach), i + reach + 1) for i in node)]
+        assert near[tuple(node)] == (around.any() and not around.all())

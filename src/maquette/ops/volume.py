@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 LEVEL_FRACTION = 1 / 3
@@ -55,6 +55,22 @@ def stratified_edges(
         moved = steps[:, 1:-1] + (jitter[:, None] - 0.5) / n
         steps = torch.cat([steps[:, :1], moved, steps[:, -1:]], dim=-1)
     return near[:, None] + (far - near)[:, None] * steps
+
+
+def near_border(inside: Bool[Tensor, "X Y Z"], reach: int) -> Bool[Tensor, "X Y Z"]:
+    """Nodes of a grid that have both kinds of nodes within `reach` nodes along each axis."""
+    return _grown(inside, reach) & _grown(~inside, reach)
+
+
+def _grown(marked: Bool[Tensor, "X Y Z"], reach: int) -> Bool[Tensor, "X Y Z"]:
+    for axis in range(3):
+        lines = marked.movedim(axis, 0)
+        grown = lines.clone()
+        for step in range(1, min(reach, len(lines) - 1) + 1):
+            grown[step:] |= lines[:-step]
+            grown[:-step] |= lines[step:]
+        marked = grown.movedim(0, axis)
+    return marked
 
 
 def visible_level(density: Float[Tensor, "X Y Z"], cell: float) -> tuple[float, float]:

@@ -134,6 +134,25 @@ def test_isosurface_of_a_ball(coarse_to_fine):
     assert mesh.extras["isosurface_threshold"] == 25.0
 
 
+def test_the_second_pass_looks_only_around_the_surface_and_finds_the_same(monkeypatch):
+    class Counting(ImplicitVolume):
+        asked = 0
+
+        def forward_density(self, points):
+            self.asked += len(points)
+            return super().forward_density(points)
+
+    cfg = {"isosurface_resolution": 40, "isosurface_threshold": "auto"}
+    geometry = Counting({"pos_encoding_config": SMALL_GRID, **cfg})
+    with torch.no_grad():
+        geometry.encoding.encoding.table.uniform_(-0.5, 0.5, generator=torch.Generator().manual_seed(0))
+    quick = geometry.isosurface()
+    assert geometry.asked < 1.7 * 40**3
+    monkeypatch.setattr(Counting, "_refined_field", lambda self, coarse, box, threshold: self.grid_field(box))
+    full = geometry.isosurface()
+    assert torch.equal(quick.vertices, full.vertices) and torch.equal(quick.faces, full.faces)
+
+
 def test_auto_threshold_takes_the_rim_of_a_ball():
     geometry = Ball(
         {"pos_encoding_config": SMALL_GRID, "isosurface_resolution": 48, "isosurface_threshold": "auto"}

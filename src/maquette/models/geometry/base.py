@@ -22,15 +22,17 @@ from maquette.ops.mesh import (
     select_faces,
     triangles,
 )
-from maquette.ops.volume import contract
+from maquette.ops.volume import contract, near_border
 
 log = logging.getLogger(__name__)
 
 ISOSURFACE_METHODS = ("mc", "mt", "mc-cpu")
 """Accepted names; all of them are marching cubes on the device of the geometry."""
-POINTS_PER_CHUNK = 2**18
+POINTS_PER_CHUNK = 2**16
 MARGIN = 0.1
 """How much the box of the second pass is larger than the asset, as a fraction."""
+REACH = 2
+"""The second pass looks at the field within so many nodes of the first pass's surface."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -170,7 +172,7 @@ class BaseImplicitGeometry(BaseGeometry):
         mesh = self._extract(field, self.bbox, threshold)
         if self.cfg.isosurface_coarse_to_fine:
             box = self._box_around(mesh)
-            mesh = self._extract(self.grid_field(box), box, threshold)
+            mesh = self._extract(self._refined_field(field, box, threshold), box, threshold)
         if self.cfg.isosurface_remove_outliers:
             mesh = without_cavities(mesh)
             mesh = self._without_outliers(mesh)
@@ -184,6 +186,25 @@ class BaseImplicitGeometry(BaseGeometry):
         n = self.cfg.isosurface_resolution
         values = [self.forward_field(points)[0].reshape(-1) for points in _grid_points(box, n, chunk)]
         return torch.cat(values).reshape(n, n, n)
+
+    def _refined_field(self, coarse: Tensor, box: Tensor, threshold: float) -> Tensor:
+        """The field over `box` as `grid_field` gives it, but only around the surface of `coarse`.
+
+        Elsewhere nodes have the value of the nearest node of `coarse`, which is on the same side. What lies
+        between the nodes of the first pass, far from its surface, stays unseen: crumbs of a node or two.
+        """
+        inside = self.forward_level(coarse, threshold) < 0
+        axes = _axes(box, self.cfg.isosurface_resolution)
+        cell = (self.bbox[1] - self.bbox[0]) / (len(coarse) - 1)
+        x, y, z = (((a - low) / c).round().long() for a, low, c in zip(axes, self.bbox[0], cell, strict=True))
+        field = coarse[x[:, None, None], y[:, None], z]
+        near = near_border(inside, REACH)[x[:, None, None], y[:, None], z].nonzero()
+        chunk = self.cfg.isosurface_chunk or POINTS_PER_CHUNK
+        for nodes in near.split(chunk):
+            i, j, k = nodes.unbind(dim=1)
+            points = torch.stack([axes[0][i], axes[1][j], axes[2][k]], dim=-1)
+            field[i, j, k] = self.forward_field(points)[0].reshape(-1)
+        return field
 
     def _threshold(self, field: Tensor) -> float:
         wanted = self.cfg.isosurface_threshold
@@ -228,8 +249,13 @@ def without_cavities(mesh: Mesh) -> Mesh:
     return select_faces(mesh, (signed > 0)[labels])
 
 
+def _axes(box: Tensor, n: int) -> list[Tensor]:
+    """Coordinates of the n nodes along each axis."""
+    return [torch.linspace(float(box[0, i]), float(box[1, i]), n, device=box.device) for i in range(3)]
+
+
 def _grid_points(box: Tensor, n: int, chunk: int) -> Iterator[Tensor]:
-    axes = [torch.linspace(float(box[0, i]), float(box[1, i]), n, device=box.device) for i in range(3)]
+    axes = _axes(box, n)
     slices = max(1, chunk // (n * n))
     for x in axes[0].split(slices):
         yield torch.stack(torch.meshgrid(x, axes[1], axes[2], indexing="ij"), dim=-1).reshape(-1, 3)
