@@ -3,6 +3,7 @@
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from measure import compare, machine
@@ -26,20 +27,23 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(args.points, 3, generator=generator)
     table = torch.rand(spec.n_rows, spec.n_features, generator=generator).sub_(0.5).requires_grad_()
-    twin, ours = FlatTwin(spec), lambda x, table: hash_encode(x, table, spec)
+    twin, ours = FlatTwin(spec), partial(hash_encode, spec=spec)
     print(f"{machine()}; {args.points} points, {spec.n_levels} levels, {spec.n_features} features, ", end="")
     print(f"2^{spec.log2_hashmap_size} rows a level, {spec.n_rows} rows")
     begin = time.perf_counter()
     difference = (ours(x, table) - twin(x, table)).abs().max().item()
     print(f"largest difference {difference:.1e}; first call of both {time.perf_counter() - begin:.1f} s")
-    for title, task in (
-        ("forward", forward),
-        ("forward + backward to the table", backward),
-        ("normals", normals),
-    ):
-        if title != "normals" or args.normals:
-            functions = {"PyTorch": bind(task, twin, x, table), "maquette": bind(task, ours, x, table)}
-            compare(title, functions, args.repeats)
+    for title, task in (("forward", forward), ("forward + backward to the table", backward)):
+        functions = {"PyTorch": bind(task, twin, x, table), "maquette": bind(task, ours, x, table)}
+        compare(title, functions, args.repeats)
+    if args.normals:
+        encoders = {
+            "PyTorch": twin,
+            "maquette": ours,
+            "maquette, normals_only": partial(ours, normals_only=True),
+        }
+        functions = {name: bind(normals, encode, x, table) for name, encode in encoders.items()}
+        compare("features and normals, forward + backward of both", functions, args.repeats)
 
 
 def arguments() -> argparse.Namespace:
@@ -94,8 +98,9 @@ def backward(encode: Encode, x: Tensor, table: Tensor) -> None:
 def normals(encode: Encode, x: Tensor, table: Tensor) -> None:
     table.grad = None
     x = x.detach().requires_grad_()
-    (slope,) = torch.autograd.grad(encode(x, table).sum(), x, create_graph=True)
-    slope.square().sum().backward()
+    features = encode(x, table)
+    (slope,) = torch.autograd.grad(features.sum(), x, create_graph=True)
+    (slope.square().sum() + features.square().sum()).backward()
 
 
 def bind(

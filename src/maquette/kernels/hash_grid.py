@@ -94,7 +94,8 @@ def hash_encode(
 
     With `normals_only` the positions get a gradient only where a graph of it is made (`create_graph=True`),
     that is for normals that train. The backward pass of the loss then leaves out the gradient to positions,
-    which nobody reads there and which takes a third of its time.
+    which nobody reads there: a quarter of the time of features and normals with their backward pass (106 ms
+    against 77 ms, 32 768 points, 8 levels, one core; `benchmarks/hash_grid.py --normals`).
 
     Raises:
         ConfigError: the shape of `x` or `table` does not fit.
