@@ -172,6 +172,11 @@ def test_a_batch_reads_like_a_mapping_and_moves():
         ({"light_sample_strategy": "sun"}, "light_sample_strategy"),
         ({"height": [4, 8]}, "height"),
         ({"batch_size": 0}, "batch_size"),
+        ({"width": 64.0}, "width"),
+        ({"n_val_views": 0}, "n_val_views"),
+        ({"eval_batch_size": 0}, "eval_batch_size"),
+        ({"fovy_range": (0.5, 200.0)}, "fovy_range"),
+        ({"eval_fovy_deg": 0.0}, "eval_fovy_deg"),
     ],
 )
 def test_wrong_values_are_refused(cfg, key):

@@ -23,6 +23,7 @@ from maquette.ops.shading import spherical_light
 LIGHT_STRATEGIES = ("dreamfusion", "magic3d")
 RANGES = ("elevation_range", "azimuth_range", "camera_distance_range", "fovy_range", "light_distance_range")
 SIZES = ("height", "width", "batch_size")
+COUNTS = ("eval_height", "eval_width", "eval_batch_size", "n_val_views", "n_test_views")
 
 
 @dataclass(kw_only=True)
@@ -91,13 +92,19 @@ class RandomCameraConfig:
             raise ConfigError(
                 "data.light_sample_strategy", self.light_sample_strategy, f"one of {LIGHT_STRATEGIES}"
             )
+        for name in COUNTS:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"data.{name}", getattr(self, name), "an integer above 0")
+        for name, fovy in (("fovy_range", self.fovy_range), ("eval_fovy_deg", [self.eval_fovy_deg])):
+            if not all(0.0 < angle < 180.0 for angle in fovy):
+                raise ConfigError(f"data.{name}", getattr(self, name), "degrees between 0 and 180")
         self._check_sizes()
 
     def _check_sizes(self) -> None:
         wanted = len(self.resolution_milestones) + 1
         for name in SIZES:
             value = getattr(self, name)
-            entries = [value] if isinstance(value, int) else list(value)
+            entries = list(value) if isinstance(value, list | tuple) else [value]
             if len(entries) not in (1, wanted) or not all(isinstance(n, int) and n > 0 for n in entries):
                 raise ConfigError(
                     f"data.{name}",

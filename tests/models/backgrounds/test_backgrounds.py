@@ -86,3 +86,9 @@ def test_environment_map_can_have_one_color_in_evaluation():
 def test_a_wrong_range_is_refused():
     with pytest.raises(ConfigError, match="random_aug_range"):
         SolidColorBackground({"random_aug_range": [0.9, 0.1]})
+
+
+@pytest.mark.parametrize("color", [0.5, [0.1, 0.2], "red", ["r", "e", "d"]])
+def test_a_color_has_a_number_for_each_channel(color):
+    with pytest.raises(ConfigError, match=r"system\.background\.color"):
+        SolidColorBackground({"color": color})

@@ -28,7 +28,8 @@ class SolidColorBackground(BaseBackground):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if len(tuple(self.color)) != self.n_output_dims:
+            channels = list(self.color) if isinstance(self.color, list | tuple) else []
+            if len(channels) != self.n_output_dims or not all(isinstance(c, int | float) for c in channels):
                 raise ConfigError("system.background.color", self.color, f"{self.n_output_dims} numbers")
 
     env_color: Tensor
