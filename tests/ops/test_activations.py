@@ -46,3 +46,8 @@ def test_srgb_fixed_points():
 def test_a_typo_is_answered_with_the_near_name():
     with pytest.raises(UnknownNameError, match="sigmoid"):
         get_activation("sigmoyd")
+
+
+def test_a_function_that_is_no_activation_is_refused():
+    with pytest.raises(UnknownNameError):
+        get_activation("linear")

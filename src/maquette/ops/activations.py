@@ -55,10 +55,15 @@ _BY_NAME: dict[str, Activation] = {
     "squareplus": lambda x: 0.5 * (x + torch.sqrt(x * x + 4.0)),
 }
 
+OF_TORCH = (
+    "celu", "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid", "mish", "relu",
+    "relu6", "selu", "silu", "softplus", "softsign",
+)  # fmt: skip
+"""Activations that are taken from `torch.nn.functional` under their own names."""
+
 
 def get_activation(name: str | None) -> Activation:
-    """The activation called `name`: ours, or any function of `torch.nn.functional`; upper and lower case
-    are the same.
+    """The activation called `name`: ours, or one of `torch.nn.functional`; upper and lower case are the same.
 
     Raises:
         UnknownNameError: there is no such activation.
@@ -66,8 +71,10 @@ def get_activation(name: str | None) -> Activation:
     key = (name or "none").lower()
     if key in _BY_NAME:
         return _BY_NAME[key]
-    candidate = getattr(F, key.replace("leakyrelu", "leaky_relu"), None)
-    if callable(candidate):
-        return candidate  # type: ignore[no-any-return]
-    known = [*_BY_NAME, "relu", "leaky_relu", "softplus", "silu", "gelu", "elu"]
-    raise UnknownNameError("activation", str(name), difflib.get_close_matches(key, known, n=3))
+    key = key.replace("leakyrelu", "leaky_relu")
+    if key in OF_TORCH:
+        function: Activation = getattr(F, key)
+        return function
+    raise UnknownNameError(
+        "activation", str(name), difflib.get_close_matches(key, [*_BY_NAME, *OF_TORCH], n=3)
+    )

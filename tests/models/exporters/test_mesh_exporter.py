@@ -201,7 +201,8 @@ def test_an_empty_field_is_a_failed_run():
 
 
 @pytest.mark.parametrize(
-    "cfg", [{"fmt": "fbx"}, {"texture_format": "tga"}, {"texture_size": 1}, {"max_faces": -1}]
+    "cfg",
+    [{"fmt": "fbx"}, {"texture_format": "tga"}, {"texture_size": 1}, {"max_faces": -1}, {"color_samples": 0}],
 )
 def test_wrong_options_are_named(cfg):
     with pytest.raises(ConfigError, match=next(iter(cfg))):

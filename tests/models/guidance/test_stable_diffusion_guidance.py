@@ -275,6 +275,8 @@ def test_a_caller_without_draws_gets_the_same_numbers_each_time():
         ({"enable_sequential_cpu_offload": True}, "enable_sequential_cpu_offload"),
         ({"weighting_strategy": "sdss"}, "weighting_strategy"),
         ({"encode_mode": "mode"}, "encode_mode"),
+        ({"eval_steps": 0}, "eval_steps"),
+        ({"max_items_eval": 0}, "max_items_eval"),
         ({"max_step_percent": 98}, "max_step_percent"),
         ({"min_step_percent": [0, 1]}, "min_step_percent"),
         ({"grad_clip": 0}, "grad_clip"),

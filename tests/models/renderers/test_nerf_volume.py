@@ -226,5 +226,9 @@ def test_what_is_not_there_is_refused_with_its_alternatives():
     with pytest.raises(ConfigError, match="occgrid") as caught:
         renderer(estimator="proposal")
     assert "not available yet" in caught.value.hint
+    with pytest.raises(ConfigError, match="far_plane"):
+        renderer(near_plane=2.0, far_plane=1.0)
+    with pytest.raises(ConfigError, match="num_samples_per_ray_importance"):
+        renderer(num_samples_per_ray_importance=0)
     with pytest.raises(ConfigError, match="normal_type"):
         renderer(trained_volume(normal_type=None), material=DiffuseWithPointLightMaterial({}))

@@ -83,9 +83,17 @@ class MeshExporter(BaseExporter):
                 raise ConfigError("system.exporter.texture_format", self.texture_format, "jpg or png")
             if self.texture_size < 4:
                 raise ConfigError("system.exporter.texture_size", self.texture_size, "an integer >= 4")
-            for name in ("max_faces", "keep_components", "smooth_iterations", "texture_padding"):
+            if self.color_samples < 1:
+                raise ConfigError("system.exporter.color_samples", self.color_samples, "an integer >= 1")
+            for name in (
+                "max_faces",
+                "keep_components",
+                "smooth_iterations",
+                "texture_padding",
+                "color_depth",
+            ):
                 if getattr(self, name) < 0:
-                    raise ConfigError(f"system.exporter.{name}", getattr(self, name), "an integer >= 0")
+                    raise ConfigError(f"system.exporter.{name}", getattr(self, name), "a number >= 0")
 
     cfg: Config
 

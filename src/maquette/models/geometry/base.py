@@ -111,6 +111,10 @@ class BaseImplicitGeometry(BaseGeometry):
                 raise ConfigError(
                     "system.geometry.isosurface_resolution", self.isosurface_resolution, "an integer >= 4"
                 )
+            if self.isosurface_chunk < 0:
+                raise ConfigError(
+                    "system.geometry.isosurface_chunk", self.isosurface_chunk, "an integer >= 0"
+                )
             if self.isosurface_threshold != "auto" and not is_number(self.isosurface_threshold):
                 raise ConfigError(
                     "system.geometry.isosurface_threshold", self.isosurface_threshold, 'a number, or "auto"'

@@ -89,6 +89,10 @@ class ImplicitVolume(BaseImplicitGeometry):
                 raise ConfigError(
                     "system.geometry.normal_type", self.normal_type, f"null or one of {NORMAL_TYPES}"
                 )
+            if self.density_blob_std <= 0:
+                raise ConfigError(
+                    "system.geometry.density_blob_std", self.density_blob_std, "a number above 0"
+                )
             self._check_anneal()
 
         def _check_anneal(self) -> None:

@@ -70,6 +70,9 @@ class StableDiffusionGuidance(BaseGuidance):
             _refuse(self.enable_sequential_cpu_offload, "enable_sequential_cpu_offload")
             _refuse(self.token_merging, "token_merging")
             _refuse(bool(self.token_merging_params), "token_merging_params")
+            for name in ("max_items_eval", "eval_steps"):
+                if getattr(self, name) < 1:
+                    raise ConfigError(f"{KEY}.{name}", getattr(self, name), "an integer above 0")
             _one_of("weighting_strategy", self.weighting_strategy, tuple(score.WEIGHTINGS))
             _one_of("encode_mode", self.encode_mode, ("mean", "sample"))
 

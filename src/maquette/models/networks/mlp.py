@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from maquette.core.device import autocast_off
-from maquette.core.errors import UnknownNameError
+from maquette.core.errors import ConfigError, UnknownNameError
 from maquette.core.random import named_generator
 from maquette.models.networks.config import NetworkConfig, plain, take
 from maquette.ops.activations import get_activation
@@ -77,9 +77,14 @@ def get_mlp(n_input_dims: int, n_output_dims: int, cfg: NetworkConfig) -> MLP:
     Raises:
         UnknownNameError: no such `otype`.
         UnknownKeyError: an option that it does not have.
+        ConfigError: a size that no network has.
     """
     config = plain(cfg)
     name = str(config.pop("otype", "VanillaMLP"))
     if name not in MLPS:
         raise UnknownNameError("network", name, difflib.get_close_matches(name, MLPS, n=3))
-    return MLP(n_input_dims, n_output_dims, **take(config, OPTIONS, "mlp"))
+    options = take(config, OPTIONS, "mlp")
+    for key, least in (("n_neurons", 1), ("n_hidden_layers", 0)):
+        if options[key] < least:
+            raise ConfigError(f"mlp.{key}", options[key], f"an integer >= {least}")
+    return MLP(n_input_dims, n_output_dims, **options)

@@ -23,6 +23,7 @@ from maquette.models.renderers.occupancy_grid import THRESHOLD, OccupancyGrid
 from maquette.ops.shading import normal_to_color
 
 ESTIMATORS = ("occgrid", "importance")
+COUNTS = ("num_samples_per_ray", "num_samples_per_ray_importance", "eval_chunk_size", "grid_resolution")
 PER_RAY = ("comp_rgb_fg", "opacity", "depth", "z_variance", "comp_normal")
 RAYS_PER_CHUNK = 2**14
 """Rays marched at once in evaluation."""
@@ -109,9 +110,11 @@ class NeRFVolumeRenderer(BaseRenderer):
         """Of the estimator `proposal`."""
 
         def __post_init__(self) -> None:
-            for name in ("num_samples_per_ray", "eval_chunk_size", "grid_resolution"):
+            for name in COUNTS:
                 if getattr(self, name) < 1:
                     raise ConfigError(f"system.renderer.{name}", getattr(self, name), "an integer above 0")
+            if self.near_plane >= self.far_plane:
+                raise ConfigError("system.renderer.far_plane", self.far_plane, "a distance behind near_plane")
             if self.estimator not in ESTIMATORS:
                 hint = "the estimator proposal is not available yet" if self.estimator == "proposal" else None
                 raise ConfigError("system.renderer.estimator", self.estimator, f"one of {ESTIMATORS}", hint)
