@@ -66,6 +66,7 @@ def turntable(
     distance: float | None = None,
     fovy_deg: float = 35.0,
     shading: Shading = "lambert",
+    background: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> Float[Tensor, "N H W 3"]:
     """One turn around the vertical axis through the middle of the mesh, starting at its front.
 
@@ -75,7 +76,7 @@ def turntable(
     frames = []
     for start in range(0, n_views, 8):
         batch = orbit_batch(mesh, azimuth[start : start + 8], size, elevation_deg, distance, fovy_deg)
-        frames.append(render_mesh(mesh, batch, shading)["rgb"])
+        frames.append(render_mesh(mesh, batch, shading, background)["rgb"])
     return torch.cat(frames)
 
 
