@@ -16,6 +16,9 @@ from maquette.kernels.render_mesh import orbit_batch, render_mesh, turntable
 from maquette.ops.mesh import Mesh
 from maquette.ops.shading import normal_to_color
 
+BACKDROP = (0.66, 0.69, 0.74)
+"""Behind the asset: a grey before which white parts and black ones both stand out."""
+
 
 @dataclass(kw_only=True)
 class ShowcaseConfig:
@@ -69,7 +72,9 @@ class Showcase:
     def turntable(self, mesh: Mesh, path: Path) -> Path:
         """A video of one turn around the vertical axis."""
         cfg = self.cfg
-        frames = turntable(mesh, cfg.frames, cfg.frame_size, cfg.elevation_deg, fovy_deg=cfg.fovy_deg)
+        frames = turntable(
+            mesh, cfg.frames, cfg.frame_size, cfg.elevation_deg, fovy_deg=cfg.fovy_deg, background=BACKDROP
+        )
         return write_video(path, frames, fps=cfg.fps)
 
     def preview(self, mesh: Mesh, path: Path) -> Path:
@@ -77,7 +82,7 @@ class Showcase:
         cfg = self.cfg
         azimuth = torch.arange(cfg.views) * (360.0 / cfg.views)
         batch = orbit_batch(mesh, azimuth, cfg.view_size, cfg.elevation_deg, fovy_deg=cfg.fovy_deg)
-        shown = render_mesh(mesh, batch, shading="albedo")
+        shown = render_mesh(mesh, batch, shading="albedo", background=BACKDROP)
         opacity = shown["opacity"].expand(-1, -1, -1, 3)
         normal = normal_to_color(shown["normal"]) * opacity
         columns = torch.cat([shown["rgb"], normal, opacity], dim=1)
