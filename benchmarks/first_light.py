@@ -25,8 +25,9 @@ from rich.table import Table
 
 from maquette.data.toyworld.captions import name
 from maquette.data.toyworld.kinds import KINDS
+from maquette.data.toyworld.mesh import colored_toy
 from maquette.data.toyworld.palette import PALETTE
-from maquette.evaluation.asset_score import AssetScore, render_views, score_asset, true_toy
+from maquette.evaluation.asset_score import AssetScore, render_views, score_asset
 from maquette.evaluation.classifier import load_classifier
 from maquette.io.images import write_image
 from maquette.io.mesh import read_mesh
@@ -122,7 +123,7 @@ def contact_sheet(done: list[Job], path: Path) -> None:
     """Eight views of every asset in a row, the true toy from the same cameras in the row below."""
     rows = []
     for job in done:
-        for mesh in (read_mesh(job.mesh), true_toy(job.kind, job.color)):
+        for mesh in (read_mesh(job.mesh), colored_toy(job.kind, job.color)):
             rows.append(torch.cat(list(render_views(mesh, size=96).permute(0, 2, 3, 1)), dim=1))
     write_image(path, torch.cat(rows, dim=0))
 

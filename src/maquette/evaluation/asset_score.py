@@ -10,7 +10,7 @@ from torch import Tensor
 
 from maquette.core.view_words import AZIMUTH_WORDS
 from maquette.data.toyworld.kinds import FRONTED, KINDS
-from maquette.data.toyworld.mesh import toy_mesh
+from maquette.data.toyworld.mesh import colored_toy
 from maquette.data.toyworld.palette import PALETTE
 from maquette.data.toyworld.render import DISTANCE, FOVY_DEG
 from maquette.evaluation.classifier import ToyClassifier, classify
@@ -52,7 +52,7 @@ def score_asset(mesh: Mesh, kind: str, color: str, classifier: ToyClassifier) ->
     """Judge one asset (world frame, front +x) that was made from "a COLOR KIND"."""
     views = render_views(mesh)
     seen = classify(classifier, views)
-    truth = render_views(true_toy(kind, color))
+    truth = render_views(colored_toy(kind, color))
     return AssetScore(
         kind=kind,
         color=color,
@@ -86,18 +86,6 @@ def sector_cameras(size: int = VIEW_SIZE) -> CameraBatch:
         elevation=elevation,
         azimuth=azimuth,
         camera_distances=distance,
-    )
-
-
-def true_toy(kind: str, color: str) -> Mesh:
-    """The toy itself as a mesh of single-colored triangles."""
-    toy = toy_mesh(kind)
-    corners = torch.from_numpy(toy.vertices)[torch.from_numpy(toy.faces).long()]
-    colors = torch.from_numpy(toy.face_colors(color))
-    return Mesh(
-        vertices=corners.reshape(-1, 3),
-        faces=torch.arange(3 * len(corners)).view(-1, 3),
-        vertex_colors=colors.repeat_interleave(3, dim=0).float(),
     )
 
 
