@@ -9,8 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 
 from maquette.core.errors import ConfigError
 from maquette.core.random import RandomStreams
+from maquette.data.base import Place
 from maquette.data.random_camera import (
-    Place,
     RandomCameraConfig,
     RandomCameraDataModule,
     RandomCameraStream,
@@ -153,7 +153,7 @@ def test_loaders_follow_the_trainer():
     again = next(iter(loader))
     assert again.step == 60 and again.rng.seed == 11, "an epoch that starts later asks again"
     copy = pickle.loads(
-        pickle.dumps(RandomCameraStream(RandomCameraConfig(), STREAMS, module._global_step, Place()))
+        pickle.dumps(RandomCameraStream(RandomCameraConfig(), STREAMS, module.global_step, Place()))
     )
     assert copy.first_step() == 60, "a worker takes the step along"
 

@@ -30,7 +30,7 @@ OVERRIDE = re.compile(r"^[A-Za-z_][\w.\-/]*=")
 
 EXAMPLES = """\
 examples:
-  maquette generate "a red mushroom"                     mesh, video and preview, in about two minutes, no GPU
+  maquette generate "a red mushroom"                     mesh, video and preview, in under two minutes, no GPU
   maquette generate "a blue chair" --seed 3 --out chair  the same again, in a folder of your choice
   maquette generate "a red mushroom" trainer.max_steps=800 data.width=96 data.height=96
   maquette launch --config my_recipe.yaml --train        your own recipe

@@ -3,19 +3,18 @@
 import bisect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from lightning.pytorch import LightningDataModule
 from omegaconf import OmegaConf
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-from maquette.core.base import Configurable
 from maquette.core.errors import ConfigError
 from maquette.core.random import RandomStreams, StepRandom
 from maquette.core.registry import register
+from maquette.data.base import BaseDataModule, Place
 from maquette.ops.camera_batch import CameraBatch, make_camera_batch
 from maquette.ops.cameras import look_at, orbit_to_position
 from maquette.ops.shading import spherical_light
@@ -115,16 +114,6 @@ class RandomCameraConfig:
             raise ConfigError(
                 "data.resolution_milestones", self.resolution_milestones, "steps in growing order"
             )
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a batch stands among all batches of a step, on all ranks."""
-
-    rank: int = 0
-    world: int = 1
-    accumulate: int = 1
-    """Batches that make one optimiser step on each rank."""
 
 
 def size_at(value: Any, milestones: Sequence[int], step: int) -> int:
@@ -254,27 +243,14 @@ class Turntable(Dataset[int]):
 
 
 @register("random-camera-datamodule", kind="data")
-class RandomCameraDataModule(Configurable, LightningDataModule):
+class RandomCameraDataModule(BaseDataModule):
     """Random cameras in training, a turntable in validation, test and prediction."""
 
-    kind: ClassVar[str] = "data"
     Config = RandomCameraConfig  # type: ignore[assignment]
-
-    def __init__(self, cfg: Any = None, streams: RandomStreams | None = None) -> None:
-        super().__init__(cfg)
-        self._streams = streams
-
-    @property
-    def streams(self) -> RandomStreams:
-        """The random draws of the run: as given, else the system's, else of the seed that torch was given."""
-        if self._streams is None:
-            system = getattr(self.trainer, "lightning_module", None)
-            self._streams = getattr(system, "streams", None) or RandomStreams(torch.initial_seed())
-        return self._streams
 
     def train_dataloader(self) -> DataLoader[CameraBatch]:
         """Endless batches from the optimiser step that the trainer is at."""
-        dataset = RandomCameraStream(self._options(), self.streams, self._global_step, self._place())
+        dataset = RandomCameraStream(self._options(), self.streams, self.global_step, self.place())
         return DataLoader(dataset, batch_size=None, num_workers=self.cfg.num_workers)
 
     def val_dataloader(self) -> DataLoader[CameraBatch]:
@@ -290,7 +266,7 @@ class RandomCameraDataModule(Configurable, LightningDataModule):
         return self.test_dataloader()
 
     def _turntable(self, views: int, closed: bool) -> DataLoader[CameraBatch]:
-        dataset = Turntable(self._options(), views, closed, self._global_step)
+        dataset = Turntable(self._options(), views, closed, self.global_step)
         return DataLoader(
             dataset,  # type: ignore[arg-type]
             batch_size=self.cfg.eval_batch_size,
@@ -303,15 +279,6 @@ class RandomCameraDataModule(Configurable, LightningDataModule):
         options = OmegaConf.to_object(self.cfg)
         assert isinstance(options, RandomCameraConfig)
         return options
-
-    def _global_step(self) -> int:
-        return 0 if self.trainer is None else int(self.trainer.global_step)
-
-    def _place(self) -> Place:
-        if self.trainer is None:
-            return Place()
-        accumulate = int(getattr(self.trainer, "accumulate_grad_batches", 1))
-        return Place(self.trainer.global_rank, self.trainer.world_size, accumulate)
 
 
 @dataclass(frozen=True)

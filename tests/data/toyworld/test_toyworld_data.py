@@ -7,7 +7,7 @@ import torch
 
 from maquette.core.errors import ConfigError
 from maquette.core.random import RandomStreams
-from maquette.data.random_camera import Place
+from maquette.data.base import Place
 from maquette.data.toyworld.album import write_album
 from maquette.data.toyworld.augment import degrade
 from maquette.data.toyworld.datamodule import ToySplit, ToyStream, ToyworldDataModule

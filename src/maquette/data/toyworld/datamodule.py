@@ -4,21 +4,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from maquette.core.base import Configurable
 from maquette.core.errors import ConfigError
 from maquette.core.output import MappingOutput
 from maquette.core.paths import cache_dir
 from maquette.core.random import RandomStreams, StepRandom
 from maquette.core.registry import register
-from maquette.data.random_camera import Place
+from maquette.data.base import BaseDataModule, Place
 from maquette.data.toyworld.dataset import KIND_NAMES, ToyPictures, cached_pictures
 from maquette.data.toyworld.kinds import FRONTED
 
@@ -164,23 +161,10 @@ class ToyRows(Dataset[int]):
 
 
 @register("toyworld-datamodule", kind="data")
-class ToyworldDataModule(Configurable, LightningDataModule):
+class ToyworldDataModule(BaseDataModule):
     """Random pictures in training; in evaluation every toy from a few random sides."""
 
-    kind: ClassVar[str] = "data"
     Config = ToyworldConfig  # type: ignore[assignment]
-
-    def __init__(self, cfg: Any = None, streams: RandomStreams | None = None) -> None:
-        super().__init__(cfg)
-        self._streams = streams
-
-    @property
-    def streams(self) -> RandomStreams:
-        """The random draws of the run: as given, else the system's, else of the seed that torch was given."""
-        if self._streams is None:
-            system = getattr(self.trainer, "lightning_module", None)
-            self._streams = getattr(system, "streams", None) or RandomStreams(torch.initial_seed())
-        return self._streams
 
     @cached_property
     def train_split(self) -> ToySplit:
@@ -195,7 +179,7 @@ class ToyworldDataModule(Configurable, LightningDataModule):
     def train_dataloader(self) -> DataLoader[ToyBatch]:
         """Endless batches from the optimiser step that the trainer is at."""
         stream = ToyStream(
-            self.train_split, self.cfg.batch_size, self.streams, self._global_step, self._place()
+            self.train_split, self.cfg.batch_size, self.streams, self.global_step, self.place()
         )
         return DataLoader(stream, batch_size=None)
 
@@ -215,13 +199,3 @@ class ToyworldDataModule(Configurable, LightningDataModule):
     def _pictures(self, views: int, seed: int) -> ToyPictures:
         folder = Path(self.cfg.cache_dir) if self.cfg.cache_dir else cache_dir("toyworld")
         return cached_pictures(folder, views, seed, self.cfg.image_size)
-
-    def _global_step(self) -> int:
-        return 0 if self.trainer is None else int(self.trainer.global_step)
-
-    def _place(self) -> Place:
-        if self.trainer is None:
-            return Place()
-        return Place(
-            self.trainer.global_rank, self.trainer.world_size, int(self.trainer.accumulate_grad_batches)
-        )

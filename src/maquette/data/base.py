@@ -1,0 +1,49 @@
+"""What every datamodule knows: its random draws, the trainer's step, and its own part of a batch."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import LightningDataModule
+
+from maquette.core.base import Configurable
+from maquette.core.random import RandomStreams
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a batch stands among all batches of a step, on all ranks."""
+
+    rank: int = 0
+    world: int = 1
+    accumulate: int = 1
+    """Batches that make one optimiser step on each rank."""
+
+
+class BaseDataModule(Configurable, LightningDataModule):
+    """A configured datamodule; its draws are keyed by the run's seed, the step and the global sample."""
+
+    kind: ClassVar[str] = "data"
+
+    def __init__(self, cfg: Any = None, streams: RandomStreams | None = None) -> None:
+        super().__init__(cfg)
+        self._streams = streams
+
+    @property
+    def streams(self) -> RandomStreams:
+        """The random draws of the run: as given, else the system's, else of the seed that torch was given."""
+        if self._streams is None:
+            system = getattr(self.trainer, "lightning_module", None)
+            self._streams = getattr(system, "streams", None) or RandomStreams(torch.initial_seed())
+        return self._streams
+
+    def global_step(self) -> int:
+        """The optimiser step that the trainer is at."""
+        return 0 if self.trainer is None else int(self.trainer.global_step)
+
+    def place(self) -> Place:
+        """Which part of each global batch this process loads."""
+        if self.trainer is None:
+            return Place()
+        accumulate = int(getattr(self.trainer, "accumulate_grad_batches", 1))
+        return Place(self.trainer.global_rank, self.trainer.world_size, accumulate)
