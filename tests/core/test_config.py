@@ -113,7 +113,7 @@ def test_required_keys_are_named_together_before_anything_resolves(recipe):
         ("format=maquette/99", ConfigError, "maquette/1"),
         ("training.max_steps=3", ConfigError, "not in both"),
         ("data.width=${data.heigth}", ConfigError, "data.width"),
-        ("system.geometry_type=implicit-volum", UnknownNameError, "did you mean implicit-volume?"),
+        ("system.geometry_type=implicit-volum", UnknownNameError, "did you mean implicit-volume"),
         ("system.geometry_type=no-material", UnknownNameError, "system.geometry_type"),
         ("system_type=dreamfusion", UnknownNameError, "dreamfusion-system"),
         ("preset=smok", UnknownNameError, "did you mean smoke?"),

@@ -1,12 +1,15 @@
 import torch
 
-from maquette.ops.cameras import look_at
+from maquette.ops.cameras import look_at, projection
 from maquette.ops.transforms import (
+    gl_to_cv,
+    intrinsics,
     invert_rigid,
     ndc_to_screen,
     screen_to_ndc,
     transform_directions,
     transform_points,
+    world_to_screen,
 )
 
 
@@ -35,3 +38,14 @@ def test_screen_and_ndc():
     pixels = ndc_to_screen(ndc, height=40, width=60)
     torch.testing.assert_close(pixels, torch.tensor([[0.0, 0.0], [60.0, 40.0], [30.0, 30.0]]))
     torch.testing.assert_close(screen_to_ndc(pixels, height=40, width=60), ndc[:, :2])
+
+
+def test_intrinsics_give_the_pixels_that_the_projection_gives_also_off_the_middle():
+    proj = projection(torch.tensor([0.7, 1.1]), 64 / 48)
+    proj[:, 0, 2], proj[:, 1, 2] = 0.2, -0.1
+    c2w = look_at(torch.tensor([[2.0, 1.0, 0.5]] * 2), torch.zeros(2, 3), torch.tensor([[0.0, 0.0, 1.0]] * 2))
+    points = torch.rand(2, 10, 3) - 0.5
+    expected = world_to_screen(points, proj @ invert_rigid(c2w), 48, 64)
+    seen = transform_points(points, torch.linalg.inv(gl_to_cv(c2w)))
+    pixels = (intrinsics(proj, 48, 64) @ seen.mT).mT
+    torch.testing.assert_close(pixels[..., :2] / pixels[..., 2:], expected)

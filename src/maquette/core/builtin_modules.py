@@ -7,17 +7,35 @@ BUILTIN_MODULES: dict[str, dict[str, str]] = {
     },
     "system": {
         "dreamfusion-system": "maquette.systems.dreamfusion:DreamFusion",
+        "magic3d-system": "maquette.systems.magic3d:Magic3D",
+        "textmesh-system": "maquette.systems.textmesh:TextMesh",
+        "fantasia3d-system": "maquette.systems.fantasia3d:Fantasia3D",
+        "gaussian-splatting-system": "maquette.systems.gaussian_splatting:GaussianSplattingSystem",
         "prior-vae-system": "maquette.systems.prior_vae:PriorVAE",
         "prior-unet-system": "maquette.systems.prior_unet:PriorUNet",
         "toy-classifier-system": "maquette.systems.toy_classifier:ToyClassifier",
     },
     "geometry": {
         "implicit-volume": "maquette.models.geometry.implicit_volume:ImplicitVolume",
+        "implicit-sdf": "maquette.models.geometry.implicit_sdf:ImplicitSDF",
+        "volume-grid": "maquette.models.geometry.volume_grid:VolumeGrid",
+        "tetrahedra-sdf-grid": "maquette.models.geometry.tetrahedra_sdf_grid:TetrahedraSDFGrid",
+        "custom-mesh": "maquette.models.geometry.custom_mesh:CustomMesh",
+        "gaussian-splatting": "maquette.models.geometry.gaussian_splatting:GaussianSplatting",
     },
     "material": {
         "no-material": "maquette.models.materials.no_material:NoMaterial",
         "diffuse-with-point-light-material": (
             "maquette.models.materials.diffuse_with_point_light:DiffuseWithPointLightMaterial"
+        ),
+        "neural-radiance-material": "maquette.models.materials.neural_radiance:NeuralRadianceMaterial",
+        "pbr-material": "maquette.models.materials.pbr:PBRMaterial",
+        "hybrid-rgb-latent-material": "maquette.models.materials.hybrid_rgb_latent:HybridRGBLatentMaterial",
+        "sd-latent-adapter-material": (
+            "maquette.models.materials.sd_latent_adapter:StableDiffusionLatentAdapterMaterial"
+        ),
+        "gaussian-diffuse-with-point-light-material": (
+            "maquette.models.materials.gaussian_diffuse:GaussianDiffuseWithPointLightMaterial"
         ),
     },
     "background": {
@@ -25,9 +43,27 @@ BUILTIN_MODULES: dict[str, dict[str, str]] = {
         "neural-environment-map-background": (
             "maquette.models.backgrounds.neural_environment_map:NeuralEnvironmentMapBackground"
         ),
+        "textured-background": "maquette.models.backgrounds.textured:TexturedBackground",
     },
     "renderer": {
         "nerf-volume-renderer": "maquette.models.renderers.nerf_volume:NeRFVolumeRenderer",
+        "neus-volume-renderer": "maquette.models.renderers.neus_volume:NeuSVolumeRenderer",
+        "mesh-rasterizer": "maquette.models.renderers.mesh_rasterizer:MeshRasterizer",
+        "nvdiff-rasterizer": "maquette.models.renderers.mesh_rasterizer:MeshRasterizer",
+        "deferred-shading-rasterizer": (
+            "maquette.models.renderers.deferred_shading:DeferredShadingRasterizer"
+        ),
+        "patch-renderer": "maquette.models.renderers.patch:PatchRenderer",
+        "diff-gaussian-rasterizer": "maquette.models.renderers.gaussian_rasterizer:GaussianRasterizer",
+        "diff-gaussian-rasterizer-advanced": (
+            "maquette.models.renderers.gaussian_rasterizer:GaussianRasterizerAdvanced"
+        ),
+        "diff-gaussian-rasterizer-background": (
+            "maquette.models.renderers.gaussian_rasterizer:GaussianRasterizerBackground"
+        ),
+        "diff-gaussian-rasterizer-shading": (
+            "maquette.models.renderers.gaussian_rasterizer:GaussianRasterizerShading"
+        ),
     },
     "prompt-processor": {
         "stable-diffusion-prompt-processor": (
@@ -39,5 +75,7 @@ BUILTIN_MODULES: dict[str, dict[str, str]] = {
     },
     "exporter": {
         "mesh-exporter": "maquette.models.exporters.mesh:MeshExporter",
+        "gaussian-mesh-exporter": "maquette.models.exporters.gaussian_mesh:GaussianMeshExporter",
+        "dummy-exporter": "maquette.models.exporters.dummy:DummyExporter",
     },
 }

@@ -68,3 +68,22 @@ def world_to_screen(
 ) -> Float[Tensor, "B N 2"]:
     """Pixel coordinates (x, y) that world points cover."""
     return ndc_to_screen(clip_to_ndc(world_to_clip(points, mvp_mtx)), height, width)
+
+
+def gl_to_cv(c2w: Float[Tensor, "B 4 4"]) -> Float[Tensor, "B 4 4"]:
+    """Camera-to-world of an OpenGL camera as that of an OpenCV camera (x right, y down, z forward)."""
+    return c2w * c2w.new_tensor([1.0, -1.0, -1.0, 1.0])
+
+
+def intrinsics(proj_mtx: Float[Tensor, "B 4 4"], height: int, width: int) -> Float[Tensor, "B 3 3"]:
+    """Pinhole matrices in pixels, for points of an OpenCV camera, that a projection stands for.
+
+    `K @ (x, y, z) / z` is the screen position (x, y); the principal point may lie off the middle.
+    """
+    matrix = proj_mtx.new_zeros(len(proj_mtx), 3, 3)
+    matrix[:, 0, 0] = 0.5 * width * proj_mtx[:, 0, 0]
+    matrix[:, 1, 1] = -0.5 * height * proj_mtx[:, 1, 1]
+    matrix[:, 0, 2] = 0.5 * width * (1.0 - proj_mtx[:, 0, 2])
+    matrix[:, 1, 2] = 0.5 * height * (1.0 - proj_mtx[:, 1, 2])
+    matrix[:, 2, 2] = 1.0
+    return matrix

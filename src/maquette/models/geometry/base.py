@@ -61,12 +61,62 @@ class BaseGeometry(BaseModule):
         """Options that every geometry has."""
 
     def isosurface(self) -> Mesh:
-        """The surface as a mesh in the world frame."""
+        """The surface as a mesh in the world frame.
+
+        Where the geometry can, and gradients are switched on, the vertices carry gradients to its parameters.
+        """
         raise NotImplementedError
 
     def export(self, points: Float[Tensor, "*N 3"], **kwargs: Any) -> dict[str, Tensor]:
         """What the material needs to make textures for surface points: `features`."""
         return {}
+
+    @classmethod
+    def create_from(
+        cls, other: "BaseGeometry", cfg: Any = None, copy_net: bool = True, **kwargs: Any
+    ) -> "BaseGeometry":
+        """A geometry of this class that starts as what `other` is.
+
+        Args:
+            other: the geometry to convert, on its device.
+            cfg: config of the new one.
+            copy_net: also take along what gives the features (encoding and feature network), where both have
+                the same.
+
+        Raises:
+            ConfigError: there is no way from `other` to this class.
+        """
+        raise ConfigError(
+            "system.geometry_convert_from",
+            type(other).__name__,
+            f"a geometry that {cls.__name__} can start from",
+        )
+
+
+class BaseExplicitGeometry(BaseGeometry):
+    """A surface that is there as triangles, within a cube of half-width `radius` around the origin."""
+
+    @dataclass(kw_only=True)
+    class Config(BaseGeometry.Config):
+        """Options that every explicit geometry has."""
+
+        radius: float = 1.0
+        """Half the width of the cube, world units."""
+
+        def __post_init__(self) -> None:
+            if self.radius <= 0:
+                raise ConfigError("system.geometry.radius", self.radius, "a number above 0")
+
+    bbox: Tensor
+
+    def configure(self, *args: Any, **kwargs: Any) -> None:
+        """Set the box."""
+        radius = self.cfg.radius
+        self.register_buffer("bbox", torch.tensor([[-radius] * 3, [radius] * 3], dtype=torch.float32))
+
+    def forward(self, points: Float[Tensor, "*N 3"], output_normal: bool = False) -> GeometryOutput:
+        """The features at world points on the surface."""
+        raise NotImplementedError
 
 
 class BaseImplicitGeometry(BaseGeometry):

@@ -168,10 +168,10 @@ class ImplicitVolume(BaseImplicitGeometry):
             return {}
         return {"features": self.feature_network(self.encoding(self.to_unit_cube(points)))}
 
-    @staticmethod
+    @classmethod
     @torch.no_grad()
     def create_from(
-        other: BaseGeometry, cfg: Any = None, copy_net: bool = True, **kwargs: Any
+        cls, other: BaseGeometry, cfg: Any = None, copy_net: bool = True, **kwargs: Any
     ) -> "ImplicitVolume":
         """A volume that starts as a copy of another one with the same networks.
 
