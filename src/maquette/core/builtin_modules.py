@@ -9,7 +9,6 @@ BUILTIN_MODULES: dict[str, dict[str, str]] = {
         "dreamfusion-system": "maquette.systems.dreamfusion:DreamFusion",
         "magic3d-system": "maquette.systems.magic3d:Magic3D",
         "textmesh-system": "maquette.systems.textmesh:TextMesh",
-        "fantasia3d-system": "maquette.systems.fantasia3d:Fantasia3D",
         "gaussian-splatting-system": "maquette.systems.gaussian_splatting:GaussianSplattingSystem",
         "prior-vae-system": "maquette.systems.prior_vae:PriorVAE",
         "prior-unet-system": "maquette.systems.prior_unet:PriorUNet",
