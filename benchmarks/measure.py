@@ -4,12 +4,31 @@ import ctypes
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 STATUS = Path("/proc/self/statm")
 PAGE_MIB = 4096 / 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A kernel beside its plain PyTorch twin; both calls do the same work, forward + backward.
+
+    Tensors are made on torch's default device (`benchmarks/kernels.py --device` sets it).
+    """
+
+    name: str
+    pairs: int
+    """Primitive-pixel pairs, or elements, that one call works through."""
+    kernel: Callable[[], object]
+    twin: Callable[[], object]
+    bytes: int | None = None
+    """Memory that one call of the kernel cannot avoid to read or write; gives the bandwidth on a GPU."""
+    rival: Callable[[], object] | None = None
+    """The same work by the package of the field that only runs on a GPU, where it can be imported."""
 
 
 def compare(title: str, functions: Mapping[str, Callable[[], object]], repeats: int) -> None:
