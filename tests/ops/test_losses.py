@@ -3,7 +3,26 @@ import math
 import pytest
 import torch
 
-from maquette.ops.losses import opaque, orient, sparsity, z_variance
+from maquette.ops.losses import (
+    eikonal,
+    laplacian_smoothness,
+    normal_consistency,
+    opaque,
+    orient,
+    sparsity,
+    z_variance,
+)
+from maquette.ops.mesh import Mesh
+
+
+def octahedron() -> Mesh:
+    vertices = torch.cat([torch.eye(3), -torch.eye(3)])
+    faces = [[0, 1, 2], [1, 3, 2], [3, 4, 2], [4, 0, 2], [1, 0, 5], [3, 1, 5], [4, 3, 5], [0, 4, 5]]
+    return Mesh(vertices, torch.tensor(faces))
+
+
+def nothing() -> Mesh:
+    return Mesh(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.int64))
 
 
 def test_orient_by_hand():
@@ -39,3 +58,51 @@ def test_z_variance_counts_covered_rays_only():
     variance, opacity = torch.tensor([1.0, 3.0, 100.0]), torch.tensor([0.9, 0.6, 0.5])
     assert z_variance(variance, opacity).item() == pytest.approx(2.0)
     assert z_variance(variance, opacity * 0.1).item() == 0.0
+
+
+def test_eikonal_by_hand():
+    gradients = torch.tensor([[3.0, 0.0, 0.0], [0.0, 0.6, 0.8], [0.0, 0.0, 0.5]])
+    assert eikonal(gradients).item() == pytest.approx((4.0 + 0.0 + 0.25) / 3)
+    assert eikonal(torch.zeros(0, 3)).item() == 0.0
+
+
+def test_eikonal_has_a_gradient_where_the_field_is_flat():
+    flat = torch.zeros(2, 3, requires_grad=True)
+    eikonal(flat).backward()
+    assert torch.isfinite(flat.grad).all()
+
+
+def test_normal_consistency_by_hand():
+    assert normal_consistency(octahedron()).item() == pytest.approx(1.0, abs=1e-6), "normals along the axes"
+    plane = Mesh(
+        torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]), torch.tensor([[0, 1, 2], [0, 2, 3]])
+    )
+    assert normal_consistency(plane).item() == pytest.approx(0.0, abs=1e-6)
+    assert normal_consistency(nothing()).item() == 0.0
+
+
+def test_laplacian_by_hand():
+    # each vertex has four neighbours whose sum is zero: L v = 4 v
+    assert laplacian_smoothness(octahedron()).item() == pytest.approx(4.0)
+    assert laplacian_smoothness(nothing()).item() == 0.0
+
+
+@pytest.mark.parametrize("loss", [normal_consistency, laplacian_smoothness])
+def test_a_bump_is_pressed_down(loss):
+    n = 5
+    x, y = torch.meshgrid(torch.arange(n), torch.arange(n), indexing="ij")
+    corner = (x * n + y)[:-1, :-1].reshape(-1)
+    faces = torch.cat(
+        [
+            torch.stack([corner, corner + n, corner + n + 1], 1),
+            torch.stack([corner, corner + n + 1, corner + 1], 1),
+        ]
+    )
+    vertices = torch.stack([x, y, torch.zeros_like(x)], dim=-1).reshape(-1, 3).double()
+    vertices[n * n // 2, 2] = 0.5
+    vertices.requires_grad_(True)
+    value = loss(Mesh(vertices, faces))
+    value.backward()
+    assert vertices.grad[n * n // 2, 2] > 0
+    step = (vertices.detach() - 1e-3 * vertices.grad).requires_grad_(True)
+    assert loss(Mesh(step, faces)) < value

@@ -1,4 +1,4 @@
-"""Regularisers of a rendered volume, each a pure function of what the renderer gives."""
+"""Priors on a shape, each a pure function of what a renderer gives: a volume's samples, or a mesh."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from maquette.ops.mesh import Mesh, edges, vertex_normals
 
 OPAQUE_FROM = 0.5
 """Opacity above which a pixel counts as covered."""
@@ -55,3 +57,37 @@ def z_variance(
     if not torch.any(covered):
         return variance.sum() * 0.0
     return variance.reshape(-1)[covered].mean()
+
+
+def eikonal(sdf_grad: Float[Tensor, "*N 3"]) -> Float[Tensor, ""]:
+    """`mean (|g| - 1)^2` over the gradients of a signed distance, whose length is one everywhere (Gropp et
+    al. 2020, IGR, eq. 2).
+
+    Zero where there are no points.
+    """
+    error = (sdf_grad.square().sum(dim=-1) + 1e-12).sqrt() - 1.0
+    return error.square().sum() / max(error.numel(), 1)
+
+
+def normal_consistency(mesh: Mesh) -> Float[Tensor, ""]:
+    """`mean (1 - n_i . n_j)` over the edges of a mesh, n its area-weighted vertex normals: prefers a surface
+    without creases.
+
+    0 for a plane, 2 at most; zero for a mesh without faces.
+    """
+    pairs, _ = edges(mesh)
+    normals = vertex_normals(mesh)[pairs]
+    cosine = (normals[:, 0] * normals[:, 1]).sum(dim=-1)
+    return (1.0 - cosine).sum() / max(len(pairs), 1)
+
+
+def laplacian_smoothness(mesh: Mesh) -> Float[Tensor, ""]:
+    """`mean |L v|` over the vertices, L = degree - adjacency: prefers each vertex in the middle of its
+    neighbours (Taubin 1995, with uniform weights; in world units).
+
+    Zero for a mesh without faces.
+    """
+    (first, second), v = edges(mesh)[0].unbind(dim=1), mesh.vertices
+    difference = v[first] - v[second]
+    pull = torch.zeros_like(v).index_add(0, first, difference).index_add(0, second, -difference)
+    return (pull.square().sum(dim=-1) + 1e-24).sqrt().sum() / max(len(v), 1)

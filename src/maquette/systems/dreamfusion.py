@@ -1,17 +1,24 @@
-"""DreamFusion (Poole et al. 2022): a radiance field under score distillation."""
+"""DreamFusion (Poole et al. 2022): a representation under score distillation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from maquette.core.errors import ConfigError
-from maquette.ops import losses
 from maquette.systems.base import BaseLift3DSystem
+from maquette.systems.shape_losses import SHAPE_LOSSES
 
 
 class DreamFusion(BaseLift3DSystem):
-    """Each step renders views, asks the guidance how they should change, and adds priors on the shape."""
+    """Each step renders views, asks the guidance how they should change, and adds priors on the shape.
+
+    A subclass changes what the guidance sees (`guidance_input`), which priors may be asked for
+    (`shape_losses`), or the whole step.
+    """
+
+    shape_losses: ClassVar[Sequence[str]] = tuple(SHAPE_LOSSES)
+    """Names of the priors that the system knows; each is used where its `lambda_NAME` is above zero."""
 
     @dataclass(kw_only=True)
     class Config(BaseLift3DSystem.Config):
@@ -27,33 +34,34 @@ class DreamFusion(BaseLift3DSystem):
         """The weighted sum of the guidance's losses and the priors."""
         out = self(batch)
         self.opacity = out["opacity"].detach().mean()
-        self._set_guidance_losses(batch, out)
-        self._set_shape_losses(out)
+        self.set_guidance_losses(batch, out)
+        self.set_shape_losses(out)
         return {"loss": self.total_loss()}
 
-    def _set_guidance_losses(self, batch: Any, out: Any) -> None:
-        guided = self.guidance(out["comp_rgb"], self.prompt_utils, **batch, rgb_as_latents=False)
+    def guidance_input(self, out: Any) -> Tensor:
+        """The pictures (B, H, W, C) that the guidance judges."""
+        return out["comp_rgb"]
+
+    def set_guidance_losses(self, batch: Any, out: Any) -> None:
+        """Ask the guidance; each `loss_NAME` of its answer counts `lambda_NAME`, single numbers are logged.
+
+        Raises:
+            ConfigError: the recipe has no weight for a loss of the guidance.
+        """
+        guided = self.guidance(self.guidance_input(out), self.prompt_utils, **batch, rgb_as_latents=False)
         for name, value in guided.items():
             if name.startswith("loss_"):
                 self.set_loss(name.removeprefix("loss_"), value)
             elif isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1):
                 self.log(f"train/{name}", float(value))
 
-    def _set_shape_losses(self, out: Any) -> None:
-        if self.loss_weight("orient") > 0:
-            if "normal" not in out:
-                raise ConfigError(
-                    "system.loss.lambda_orient",
-                    self.cfg.loss["lambda_orient"],
-                    "0.0, because this material asks for no normals, or the geometry gives none",
-                    "material_type: diffuse-with-point-light-material, and a system.geometry.normal_type",
-                )
-            self.set_loss(
-                "orient", losses.orient(out["weights"], out["normal"], out["t_dirs"], out["opacity"])
-            )
-        if self.loss_weight("sparsity") > 0:
-            self.set_loss("sparsity", losses.sparsity(out["opacity"]))
-        if self.loss_weight("opaque") > 0:
-            self.set_loss("opaque", losses.opaque(out["opacity"]))
-        if "lambda_z_variance" in self.loss_weights and self.loss_weight("z_variance") > 0:
-            self.set_loss("z_variance", losses.z_variance(out["z_variance"], out["opacity"]))
+    def set_shape_losses(self, out: Any) -> None:
+        """Add every prior of `shape_losses` whose weight is above zero at this step.
+
+        Raises:
+            ConfigError: a prior needs something that the renderer did not give.
+        """
+        for name in self.shape_losses:
+            key = f"lambda_{name}"
+            if key in self.loss_weights and self.loss_weight(name) > 0:
+                self.set_loss(name, SHAPE_LOSSES[name].of(name, out, self.cfg.loss[key]))
