@@ -127,7 +127,6 @@ def _morton(points: Tensor) -> Tensor:
     # Bits are moved apart in five doublings (Anderson, "Bit twiddling hacks", interleaving).
     for shift, mask in _SPREAD:
         cell = (cell | (cell << shift)) & mask
-
     x, y, z = cell.unbind(-1)
     return x | (y << 1) | (z << 2)
 
@@ -142,10 +141,14 @@ _SPREAD = (
 
 
 def _search(a: Tensor, tree: _Tree) -> Tensor:
+    """Index of the nearest point; neighbours are asked one after the other, for they need the same boxes."""
+    if len(a) == 0:
+        return torch.zeros(0, dtype=torch.int64, device=a.device)
     queries = a.detach().float()
+    asked = _morton(queries).argsort()
     found = torch.empty(len(a), dtype=torch.int64, device=a.device)
     args = [
-        array(queries, wp.vec3),
+        array(queries[asked], wp.vec3),
         array(tree.points, wp.vec3),
         array(tree.order),
         array(tree.lower, wp.vec3),
@@ -154,7 +157,7 @@ def _search(a: Tensor, tree: _Tree) -> Tensor:
         array(found),
     ]
     launch_rows(_nearest, len(a), args, a.device)
-    return found
+    return torch.empty_like(found).index_copy_(0, asked, found)
 
 
 def _length(squared: Tensor) -> Tensor:
@@ -191,7 +194,7 @@ def _nearest(
 ) -> None:
     i = first + wp.tid()
     query = queries[i]
-    best = wp.float32(wp.inf)
+    best = wp.float32(3.0e38)
     found = wp.int32(0)
     node = wp.int32(1)
     # Bit k: at k levels above the leaf's, the sibling was seen too.
