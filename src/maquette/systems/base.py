@@ -9,13 +9,15 @@ from lightning.pytorch import Callback
 from omegaconf import OmegaConf
 
 from maquette.core.errors import ConfigError
+from maquette.core.log import get_logger
 from maquette.core.registry import find
 from maquette.models.networks.init import init_parameters
+from maquette.systems.conversion import TAKEN_ALONG, Origin, converted_geometry, take_along
 from maquette.systems.scene_collapse import SceneCollapse
 from maquette.systems.showcase import Showcase, ShowcaseConfig
 from maquette.training.base_system import BaseSystem
 
-CONVERSIONS = ("geometry_convert_from", "geometry_convert_override", "geometry_convert_inherit_texture")
+log = get_logger(__name__)
 
 
 class BaseLift3DSystem(BaseSystem):
@@ -36,13 +38,16 @@ class BaseLift3DSystem(BaseSystem):
         """Its config."""
 
         geometry_convert_from: str | None = None
-        """Reserved: the checkpoint of another representation to begin with."""
+        """A checkpoint whose geometry is converted into this one and begun with; it needs the recipe of its
+        run beside it, and counts only when the run is neither resumed nor given ``weights``. A run folder
+        ``tag@LAST`` is the newest of its tag."""
 
         geometry_convert_inherit_texture: bool = False
-        """Reserved: whether that texture is taken along."""
+        """Whether the colors are taken along: what gives the features, and material and background where they
+        are of the same kind."""
 
         geometry_convert_override: dict[str, Any] = field(default_factory=dict)
-        """Reserved: changes to the config of that representation."""
+        """Changes to the config of the geometry that is converted, such as ``isosurface_threshold``."""
 
         material_type: str = ""
         """Registered name of the material."""
@@ -87,8 +92,8 @@ class BaseLift3DSystem(BaseSystem):
 
     def configure(self) -> None:
         """Build everything but the exporter, in the order in which the parts need each other."""
-        self._refuse_conversion()
-        self.geometry = self.build("geometry")
+        origin = self._origin()
+        self.geometry = self._converted(origin) if origin else self.build("geometry")
         self.material = self.build("material")
         self.background = self.build("background")
         self.renderer = self.build(
@@ -99,7 +104,7 @@ class BaseLift3DSystem(BaseSystem):
         self.prompt_processor = (
             self.build("prompt_processor") if training and self.cfg.prompt_processor_type else None
         )
-        init_parameters(self, self.streams.seed)
+        self._init_parameters(origin)
         self.add_updateable(self.guidance, self.prompt_processor)
         self.prompt_utils: Any = None
         self.exported: list[Path] = []
@@ -202,12 +207,36 @@ class BaseLift3DSystem(BaseSystem):
         """The asset as ``mesh.glb``, ``turntable.mp4`` and ``preview.png``, rendered from the file itself."""
         return Showcase(OmegaConf.to_object(self.cfg.showcase)).make(self.exported, folder)
 
-    def _refuse_conversion(self) -> None:
-        for key in CONVERSIONS:
-            if self.cfg[key]:
-                raise ConfigError(
-                    f"system.{key}",
-                    self.cfg[key],
-                    "nothing: conversion between representations is not available yet",
-                    "remove the key; system.weights continues from a checkpoint of the same representation",
-                )
+    # conversion ---------------------------------------------------------------------------------------------
+
+    def _origin(self) -> Origin | None:
+        """What the geometry is converted from, if it is."""
+        path = self.cfg.geometry_convert_from
+        if not path or self.cfg.weights is not None or self.resumed:
+            return None
+        return Origin.read(path)
+
+    def _converted(self, origin: Origin) -> Any:
+        cfg = self.cfg
+        if not cfg.geometry_type:
+            return self.build("geometry")
+        return converted_geometry(
+            origin,
+            cfg.geometry_type,
+            OmegaConf.to_container(cfg.geometry, resolve=True),
+            cfg.geometry_convert_inherit_texture,
+            OmegaConf.to_container(cfg.geometry_convert_override, resolve=True),
+        )
+
+    def _init_parameters(self, origin: Origin | None) -> None:
+        """Draw what is not taken from elsewhere, each parameter by its name."""
+        if origin is None:
+            init_parameters(self, self.streams.seed)
+            return
+        for name, part in self.named_children():
+            if name != "geometry":
+                init_parameters(part, self.streams.seed, name)
+        if self.cfg.geometry_convert_inherit_texture:
+            parts = {part: (self.cfg[f"{part}_type"], getattr(self, part)) for part in TAKEN_ALONG}
+            taken = take_along(origin, parts)
+            log.info("taken along besides: %s", ", ".join(taken) or "nothing")

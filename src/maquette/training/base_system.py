@@ -19,7 +19,7 @@ from maquette.core.structured import parse_structured
 from maquette.training.config import TrainingConfig
 from maquette.training.optimizers import parse_optimizer, parse_scheduler
 from maquette.training.saving import SaverMixin
-from maquette.training.weights import check_fits, run_checkpoint
+from maquette.training.weights import check_fits, latest, run_checkpoint
 
 log = get_logger(__name__)
 
@@ -57,7 +57,8 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
         """``{name, interval, args}``, see :func:`maquette.training.optimizers.parse_scheduler`."""
 
         weights: str | None = None
-        """A checkpoint whose weights are loaded, as far as they fit; the step is not continued."""
+        """A checkpoint whose weights are loaded, as far as they fit; the step is not continued. A run folder
+        ``tag@LAST`` is the newest of its tag."""
 
         weights_ignore_modules: list[str] | None = None
         """Modules, by dotted path, that do not take their weights from ``weights``."""
@@ -152,7 +153,7 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
         Raises:
             UserError: no name agrees, or a weight has another shape.
         """
-        checkpoint = run_checkpoint(path)
+        checkpoint = run_checkpoint(latest(path))
         ignored = tuple(f"{name}." for name in ignore_modules or ())
         state = {key: value for key, value in checkpoint["state_dict"].items() if not key.startswith(ignored)}
         check_fits(self, state, path, partial=True)

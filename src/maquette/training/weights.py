@@ -8,11 +8,41 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from maquette.core.errors import UserError
+from maquette.core.errors import MissingFileError, UserError
 from maquette.core.loading import load_checkpoint
 
 SHOWN = 5
 """Weights that an error names."""
+
+
+LATEST = "LAST"
+"""What stands after the ``@`` of a run folder's name for the newest of that tag."""
+
+
+def latest(path: str | Path) -> Path:
+    """The path itself, or, where a folder of it ends in ``@LAST``, in the newest folder of that tag.
+
+    Blanks of such a path are underscores, as in the names of run folders.
+
+    Raises:
+        MissingFileError: there is no run of this tag.
+    """
+    text = str(path)
+    mark = f"@{LATEST}"
+    if mark not in text:
+        return Path(path)
+    head, _, tail = text.replace(" ", "_").partition(mark)
+    start = Path(head)
+    runs = sorted(one for one in start.parent.glob(f"{start.name}@*") if one.is_dir())
+    if not runs:
+        raise MissingFileError(text, "run of this tag", hint=f"looked for {start}@...")
+    return Path(f"{runs[-1]}{tail}")
+
+
+def averaged_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights of a checkpoint as evaluation uses them: the running average where one was kept."""
+    average = checkpoint.get("callbacks", {}).get("EMA", {}).get("average", {})
+    return {**checkpoint["state_dict"], **average}
 
 
 def run_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -43,11 +73,12 @@ def check_fits(
         UserError: a weight of the model is missing, has another shape, or (partial) all are missing.
     """
     own = model.state_dict()
+    resized = _resized_by_loading(model)
     missing = [name for name in own if name not in state]
     wrong = [
         f"{name}: {tuple(state[name].shape)}, and {tuple(value.shape)} is asked for"
         for name, value in own.items()
-        if name in state and state[name].shape != value.shape
+        if name in state and state[name].shape != value.shape and not name.startswith(resized)
     ]
     if not partial or len(missing) == len(own):
         wrong += [f"{name}: missing" for name in missing]
@@ -58,3 +89,16 @@ def check_fits(
             [*wrong[:SHOWN], *more],
             "use the recipe and the settings of the run that wrote them",
         )
+
+
+def _resized_by_loading(model: nn.Module) -> tuple[str, ...]:
+    """Prefixes of the modules that load their weights in a way of their own: clouds and meshes take on the
+    size of what was saved.
+    """
+    own_way = [
+        name
+        for name, module in model.named_modules()
+        if type(module)._load_from_state_dict is not nn.Module._load_from_state_dict
+        or module._load_state_dict_pre_hooks
+    ]
+    return tuple(f"{name}." if name else "" for name in own_way)
