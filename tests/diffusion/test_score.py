@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from maquette.core.random import RandomStreams
-from maquette.diffusion import score
+from maquette.diffusion import distillation, score
 
 
 def normal(generator, *shape, dtype=torch.float64):
@@ -83,7 +83,7 @@ def test_sds_gradient_is_exactly_the_formula(batch):
     eps_hat = x0.cos()
     x = x0.clone().requires_grad_()
     weight = score.WEIGHTINGS["sds"](alpha_bar)
-    loss = score.specified_gradient(x, score.sds_gradient(eps_hat, eps, weight))
+    loss = score.specified_gradient(x, distillation.sds_gradient(eps_hat, eps, weight))
     loss.backward()
     expected = (1 - alpha_bar)[:, None, None, None] * (eps_hat - eps)
     assert torch.equal(x.grad, expected / len(x))
@@ -96,16 +96,16 @@ def test_sjc_gradient_is_equation_nine(batch):
     z = x + sigma * n
     eps_hat = z.sin()
     denoised = z - sigma * eps_hat
-    torch.testing.assert_close(score.sjc_gradient(eps_hat, n, var_red=True), -(denoised - x) / sigma)
-    torch.testing.assert_close(score.sjc_gradient(eps_hat, n, var_red=False), -(denoised - z) / sigma)
+    torch.testing.assert_close(distillation.sjc_gradient(eps_hat, n, var_red=True), -(denoised - x) / sigma)
+    torch.testing.assert_close(distillation.sjc_gradient(eps_hat, n, var_red=False), -(denoised - z) / sigma)
 
 
 def test_image_gradient_vanishes_where_the_model_agrees(batch):
     x, other, alpha_bar = batch
     weight = torch.ones_like(alpha_bar)
-    assert score.image_gradient(x, x, weight, alpha_bar).count_nonzero() == 0
+    assert distillation.image_gradient(x, x, weight, alpha_bar).count_nonzero() == 0
     ratio = (alpha_bar / (1 - alpha_bar)).sqrt()[:, None, None, None]
-    torch.testing.assert_close(score.image_gradient(x, other, weight, alpha_bar), ratio * (x - other))
+    torch.testing.assert_close(distillation.image_gradient(x, other, weight, alpha_bar), ratio * (x - other))
 
 
 def test_specified_gradient_follows_the_chain_rule_and_the_scale(seeded):

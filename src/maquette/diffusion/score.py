@@ -1,4 +1,4 @@
-"""The maths of score distillation: small pure functions that read like the papers.
+"""The maths of diffusion models that distillation needs: small pure functions that read like the papers.
 
 Symbols: `alpha_bar` is the cumulated product of 1 - beta (DDPM, Ho et al. 2020), x0 a clean latent, eps the
 noise that was added, x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps. Every `alpha_bar` argument has one
@@ -101,6 +101,22 @@ def perp_neg(
     return eps_uncond + scale * total
 
 
+def rescaled(
+    guided: Float[Tensor, "B *S"], plain: Float[Tensor, "B *S"], amount: float
+) -> Float[Tensor, "B *S"]:
+    """A guided prediction with the spread of the plain one, mixed in by `amount` (Lin et al. 2024, 3.4).
+
+    Undoes the overexposure of large guidance scales; 0 changes nothing, 1 takes the plain spread entirely.
+    """
+    ratio = _spread(plain) / _spread(guided).clamp_min(1e-8)
+    return guided * (1.0 + amount * (per_sample(ratio, guided) - 1.0))
+
+
+def _spread(x: Float[Tensor, "B *S"]) -> Float[Tensor, "B"]:
+    """Standard deviation of each sample, summed in an order that does not depend on the batch."""
+    return torch.stack([one.std() for one in x])
+
+
 def _weight_sds(alpha_bar: Tensor) -> Tensor:
     return 1 - alpha_bar
 
@@ -119,36 +135,6 @@ WEIGHTINGS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "fantasia3d": _weight_fantasia3d,
 }
 """w(t) as a function of alpha_bar: sigma^2 of DreamFusion, one, and that of Fantasia3D (Chen et al. 2023)."""
-
-
-def sds_gradient(
-    eps_hat: Float[Tensor, "B *S"], eps: Float[Tensor, "B *S"], weight: Float[Tensor, "B"]
-) -> Float[Tensor, "B *S"]:
-    """w(t) (eps_hat - eps): score distillation sampling (DreamFusion, Poole et al. 2022, eq. 3)."""
-    return per_sample(weight, eps) * (eps_hat - eps)
-
-
-def sjc_gradient(
-    eps_hat: Float[Tensor, "B *S"], eps: Float[Tensor, "B *S"], var_red: bool = True
-) -> Float[Tensor, "B *S"]:
-    """-(D(x + sigma n) - x) / sigma: perturb-and-average scoring (SJC, Wang et al. 2022, eq. 9).
-
-    With D(z) = z - sigma eps_hat and z = x + sigma n it is eps_hat - n. Without variance reduction the score
-    is centred on z instead of x, which leaves eps_hat alone.
-    """
-    return eps_hat - eps if var_red else eps_hat
-
-
-def image_gradient(
-    image: Float[Tensor, "B *S"],
-    denoised: Float[Tensor, "B *S"],
-    weight: Float[Tensor, "B"],
-    alpha_bar: Float[Tensor, "B"],
-) -> Float[Tensor, "B *S"]:
-    """w(t) sqrt(alpha_bar / (1 - alpha_bar)) (x - x0_hat): the distillation gradient in pixels (HiFA, Zhu et
-    al. 2023, eq. 9)."""
-    ratio = (alpha_bar / (1 - alpha_bar).clamp_min(1e-6)).sqrt()
-    return per_sample(weight * ratio, image) * (image - denoised)
 
 
 def clean_gradient(grad: Float[Tensor, "*S"], limit: float | None = None) -> Float[Tensor, "*S"]:

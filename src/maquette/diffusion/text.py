@@ -45,7 +45,7 @@ class TextEncoding:
     pooled: Float[Tensor, "N P"] | None = None
     """One vector a prompt, for models that ask for it (SDXL)."""
 
-    def __getitem__(self, rows: slice | Tensor) -> TextEncoding:
+    def __getitem__(self, rows: slice | list[int] | Tensor) -> TextEncoding:
         return TextEncoding(self.hidden[rows], None if self.pooled is None else self.pooled[rows])
 
     def zeros(self) -> TextEncoding:

@@ -101,6 +101,7 @@ class PromptProcessor(BaseObject):
             text=rows[:1],
             text_vd=rows[1:],
             uncond=uncond,
+            null=self._null(),
             use_perp_neg=self.cfg.use_perp_neg,
             perp_neg=self._parse_perp_neg(),
         )
@@ -112,6 +113,12 @@ class PromptProcessor(BaseObject):
     @abstractmethod
     def encode(self, prompts: Sequence[str], negative: str) -> tuple[TextEncoding, TextEncoding]:
         """Embeddings of the prompts (N rows) and of the negative prompt (one row)."""
+
+    def _null(self) -> TextEncoding | None:
+        """No text at all, where there is a negative prompt in its usual place."""
+        if not self.negative_prompt:
+            return None
+        return self.encode([self.prompt], "")[1].to(self.device)
 
     def _parse_directions(self) -> Directions:
         cfg = self.cfg

@@ -42,6 +42,8 @@ class PromptUtils:
     """Of `prompts_vd`, a row for each direction."""
     uncond: TextEncoding
     """Of the negative prompt, one row; the same for every view."""
+    null: TextEncoding | None = None
+    """Of no text at all, one row; None where it is that of the negative prompt."""
     use_perp_neg: bool = False
     """Whether a guidance should ask for `get_text_embeddings_perp_neg`."""
     perp_neg: PerpNeg = field(default_factory=PerpNeg)

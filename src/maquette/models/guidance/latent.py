@@ -1,0 +1,223 @@
+"""What every guidance by a latent diffusion model shares: the model, its sizes, text, and a look inside."""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from maquette.core.errors import ConfigError
+from maquette.core.random import StepRandom
+from maquette.diffusion import score
+from maquette.diffusion.denoiser import Denoiser, shared_denoiser, weights_dtype
+from maquette.models.guidance.base import KEY, BaseGuidance, GuidanceEval
+from maquette.models.guidance.view_text import ViewText
+from maquette.models.prompt_processors.base import TextEncoding
+
+
+class LatentGuidance(BaseGuidance):
+    """A guidance with any model of the Stable Diffusion or SDXL family, or the embedded prior.
+
+    All sizes are the model's: pictures are resized to what it was made for, if they differ.
+    """
+
+    @dataclass(kw_only=True)
+    class Config(BaseGuidance.Config):
+        """The model and how it is asked."""
+
+        pretrained_model_name_or_path: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+        """maquette/toyworld, a folder, or an id of the hub; the same as the prompt processor's."""
+        guidance_scale: float = 100.0
+        """s of eps_uncond + s (eps_text - eps_uncond)."""
+        guidance_rescale: float = 0.0
+        """Share of the plain prediction's spread that the guided one takes on (Lin et al. 2024), 0 to 1."""
+        weighting_strategy: str = "sds"
+        """w(t): sds (1 - alpha_bar), uniform (1), or fantasia3d (sqrt(alpha_bar) (1 - alpha_bar))."""
+        encode_mode: str = "mean"
+        """Latents are the "mean" of the posterior (no noise of its own), or a "sample" of it."""
+        view_dependent_prompting: bool = True
+        """Whether the prompt has the words of the view."""
+        max_items_eval: int = 4
+        """How many pictures of a batch `guidance_eval` looks at."""
+        eval_steps: int = 10
+        """Denoising steps of `guidance_eval`."""
+        half_precision_weights: bool = True
+        """float16 weights on a GPU; on a CPU they are float32 always."""
+        enable_memory_efficient_attention: bool = False
+        """Accepted for older recipes: attention is memory-efficient always."""
+        enable_attention_slicing: bool = False
+        """Whether attention is computed in slices: less memory, slower."""
+        enable_channels_last_format: bool = False
+        """Whether the UNet's weights are stored channels last."""
+        enable_sequential_cpu_offload: bool = False
+        """Not implemented; True is refused."""
+        token_merging: bool = False
+        """Not implemented; True is refused."""
+        token_merging_params: dict[str, Any] | None = field(default_factory=dict)
+        """Read only by token merging."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            refuse(self.enable_sequential_cpu_offload, "enable_sequential_cpu_offload")
+            refuse(self.token_merging, "token_merging")
+            refuse(bool(self.token_merging_params), "token_merging_params")
+            for name in ("max_items_eval", "eval_steps"):
+                if getattr(self, name) < 1:
+                    raise ConfigError(f"{KEY}.{name}", getattr(self, name), "an integer above 0")
+            if not 0.0 <= self.guidance_rescale <= 1.0:
+                raise ConfigError(f"{KEY}.guidance_rescale", self.guidance_rescale, "a number from 0 to 1")
+            one_of("weighting_strategy", self.weighting_strategy, tuple(score.WEIGHTINGS))
+            one_of("encode_mode", self.encode_mode, ("mean", "sample"))
+
+    denoiser: Denoiser
+
+    def configure(self, denoiser: Denoiser | None = None) -> None:
+        """Load the model; a `denoiser` that is given is used in its place."""
+        self.denoiser = self._load() if denoiser is None else denoiser
+        self.weighting = score.WEIGHTINGS[self.cfg.weighting_strategy]
+        self.set_noise_levels(self.denoiser.num_train_timesteps)
+
+    @property
+    def alphas_cumprod(self) -> Float[Tensor, "T"]:
+        """The cumulated product of 1 - beta of every noise level."""
+        return self.denoiser.alphas_cumprod
+
+    @property
+    def scale(self) -> float:
+        """The guidance scale."""
+        return float(self.cfg.guidance_scale)
+
+    def alpha_bar(self, t: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+        """The cumulated product of 1 - beta at levels t."""
+        return self.denoiser.alphas_cumprod[t]
+
+    def weight(self, t: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+        """w(t), as the weighting strategy has it."""
+        return self.weighting(self.alpha_bar(t))
+
+    def prepare(self, rgb: Float[Tensor, "B H W C"], as_latents: bool) -> Float[Tensor, "B C h w"]:
+        """Channels first, at least float32, in the model's size for pictures or for latents."""
+        side = self.denoiser.latent_size if as_latents else self.denoiser.image_size
+        channels = self.denoiser.latent_channels if as_latents else 3
+        if rgb.shape[-1] != channels:
+            what = "latents" if as_latents else "pictures"
+            raise ValueError(f"{what} of this model have {channels} channels, got {tuple(rgb.shape)}")
+        images = rgb.permute(0, 3, 1, 2).to(torch.promote_types(rgb.dtype, torch.float32))
+        if images.shape[-2:] == (side, side):
+            return images
+        return F.interpolate(images, (side, side), mode="bilinear", align_corners=False)
+
+    def encode(self, images: Float[Tensor, "B 3 H W"], rng: StepRandom) -> Float[Tensor, "B C h w"]:
+        """Latents, differentiable; the posterior's mean or a sample of it."""
+        if self.cfg.encode_mode == "mean":
+            return self.denoiser.encode(images)
+        side = self.denoiser.latent_size
+        noise = rng.normal("guidance/encode", self.denoiser.latent_channels, side, side)
+        return self.denoiser.encode(images, noise.to(images))
+
+    def noise(self, name: str, rng: StepRandom, like: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
+        """Standard normal noise, each sample's own."""
+        return rng.normal(name, *like.shape[1:]).to(like)
+
+    @torch.no_grad()
+    def guided_noise(
+        self, x_t: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], text: ViewText, scale: float | None = None
+    ) -> Float[Tensor, "B C h w"]:
+        """Classifier-free guidance, with Perp-Neg where the prompt asks for it; no graph is kept.
+
+        `scale` takes the place of `guidance_scale`.
+        """
+        scale = self.scale if scale is None else scale
+        if text.perp_neg:
+            return self._perp_neg_noise(x_t, t, text, scale)
+        eps_text, eps_uncond = self.pair(x_t, t, text)
+        guided = score.classifier_free(eps_uncond, eps_text, scale)
+        return self._rescaled(guided, eps_text)
+
+    @torch.no_grad()
+    def pair(
+        self, x_t: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], text: ViewText
+    ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B C h w"]]:
+        """Predictions with the text and with the negative prompt, in one call of the model."""
+        eps = self._denoise(x_t.repeat(2, 1, 1, 1), t.repeat(2), text.encoding())
+        eps_text, eps_uncond = eps.chunk(2)
+        return eps_text, eps_uncond
+
+    @torch.no_grad()
+    def null_noise(
+        self, x_t: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], text: ViewText
+    ) -> Float[Tensor, "B C h w"]:
+        """The prediction without any text."""
+        return self._denoise(x_t, t, text.null())
+
+    @torch.no_grad()
+    def evaluate(
+        self,
+        latents: Float[Tensor, "B C h w"],
+        t: Int[Tensor, "B"],
+        noise: Float[Tensor, "B C h w"],
+        text: ViewText,
+    ) -> GuidanceEval:
+        """What the model makes of the first few samples when it may denoise them to the end (DDIM)."""
+        n = min(self.cfg.max_items_eval, len(latents))
+        text, t = text.first(n), t[:n]
+        levels = [
+            t * (self.cfg.eval_steps - i) // self.cfg.eval_steps for i in range(self.cfg.eval_steps + 1)
+        ]
+        x = noisy = score.add_noise(latents[:n], noise[:n], self.alpha_bar(t))
+        first: dict[str, Tensor] = {}
+        for level, following in pairwise(levels):
+            eps = self.guided_noise(x, level, text)
+            x0 = score.predicted_x0(x, eps, self.alpha_bar(level))
+            x = score.ddim_step(x, eps, self.alpha_bar(level), self.alpha_bar(following))
+            first = first or {"imgs_1step": x, "imgs_1orig": x0}
+        pictures = {"imgs_noisy": noisy, **first, "imgs_final": x0}
+        return GuidanceEval(
+            timesteps=t, texts=text.prompts(), **{name: self._pictures(one) for name, one in pictures.items()}
+        )
+
+    def _perp_neg_noise(self, x_t: Tensor, t: Tensor, text: ViewText, scale: float) -> Tensor:
+        """The negatives of a sample stand together: its noised latents are repeated for them, not tiled."""
+        encoding, weights = text.encoding_perp_neg()
+        batch, count = weights.shape
+        x = torch.cat([x_t, x_t, x_t.repeat_interleave(count, 0)])
+        eps = self._denoise(x, torch.cat([t, t, t.repeat_interleave(count)]), encoding)
+        eps_text, eps_uncond, negatives = eps.split([batch, batch, batch * count])
+        negatives = negatives.unflatten(0, (batch, count))
+        guided = score.perp_neg(eps_uncond, eps_text, negatives, weights.to(eps), scale)
+        return self._rescaled(guided, eps_text)
+
+    def _rescaled(self, guided: Tensor, plain: Tensor) -> Tensor:
+        amount: float = self.cfg.guidance_rescale
+        return guided if amount == 0.0 else score.rescaled(guided, plain, amount)
+
+    def _denoise(self, x_t: Tensor, t: Tensor, text: TextEncoding) -> Tensor:
+        return self.denoiser.predict_noise(x_t, t, text.hidden, text.pooled)
+
+    def _pictures(self, latents: Float[Tensor, "E C h w"]) -> Float[Tensor, "E H W 3"]:
+        return self.denoiser.decode(latents).clamp(0, 1).permute(0, 2, 3, 1)
+
+    def _load(self) -> Denoiser:
+        dtype = weights_dtype(self.device, self.cfg.half_precision_weights)
+        return shared_denoiser(
+            self.cfg.pretrained_model_name_or_path,
+            dtype,
+            self.device,
+            attention_slicing=self.cfg.enable_attention_slicing,
+            channels_last=self.cfg.enable_channels_last_format,
+        )
+
+
+def refuse(wanted: bool, name: str) -> None:
+    """Refuse an option of the ecosystem that does nothing here."""
+    if wanted:
+        raise ConfigError(f"{KEY}.{name}", True, "the default: this option is not implemented here")
+
+
+def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a value that is none of the choices."""
+    if value not in choices:
+        raise ConfigError(f"{KEY}.{name}", value, f"one of {', '.join(choices)}")
