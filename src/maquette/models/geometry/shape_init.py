@@ -84,8 +84,9 @@ def signed_distance(mesh: Mesh) -> SignedDistance:
 def shape_mesh(shape_init: str, params: Any, up: str = "+z", front: str = "+x") -> Mesh:
     """The mesh of a file, its vertices' mean at the origin, its largest absolute coordinate `params`.
 
-    `up` and `front` are axes of the file. The defaults mean that the file is in the world frame; a GLB then is
-    turned as its format says.
+    `up` and `front` are axes of the file. The defaults mean that the file is in the world frame; a GLB is
+    then turned as its format says.
+
 
     Raises:
         MissingFileError: there is no such file.
