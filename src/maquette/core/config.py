@@ -18,6 +18,7 @@ from maquette.core.paths import configs_dir, safe_name
 from maquette.core.presets import apply_preset
 from maquette.core.registry import load_extension, registry
 from maquette.core.resolvers import register_resolvers
+from maquette.core.stages import difference, in_stage, merged, take_stages, words_for
 from maquette.core.structured import check_keys, check_no_missing, escaped, parse_structured, resolved
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "parse_structured",
     "recipe_path",
     "shipped_recipes",
+    "stage_configs",
 ]
 
 FORMAT = "maquette/1"
@@ -83,7 +85,8 @@ class ExperimentConfig:
     checkpoint: dict[str, Any] = field(default_factory=dict)
     """Arguments of Lightning's ModelCheckpoint."""
     stages: list[Any] = field(default_factory=list)
-    """Changes of the config that follow each other in one run, coarse to fine."""
+    """Changes of the config that follow each other in one run, coarse to fine (`core.stages`), each a mapping
+    with a `name`; resolved, and only what differs from the rest of this config."""
     extensions: list[str] = field(default_factory=list)
     """Folders and files to import, so that they register their modules."""
 
@@ -137,10 +140,13 @@ def load_config(
     Where an override names another module (`system.material_type=...`), the recipe's options for the old one
     stay as far as the new one has them too; the others are left out, and a notice names them.
 
+    A recipe with stages is read once for each of them, every word applied to each, so that whatever can be
+    refused is refused before the first one starts.
+
     Args:
         source: path of a YAML file, name of a shipped recipe, or the content itself.
         overrides: words `key.path=value`; later ones win. `preset=NAME` applies a preset below all other
-            overrides.
+            overrides; `stages.N.key.path=value` changes one stage only.
         cli: values by dotted key that win over everything, taken as they are.
 
     Raises:
@@ -148,14 +154,24 @@ def load_config(
         UnknownKeyError, ConfigError, UnknownNameError: the recipe or an override is wrong; the key is named.
     """
     recipe = _read(source)
-    presets = [value for key, value in map(split_override, overrides) if key == "preset"]
-    words = [word for word in overrides if split_override(word)[0] != "preset"]
-    cfg = _overridden(recipe, words, cli)
-    _import_extensions(cfg)
-    _forget_replaced(recipe, cfg)
-    for preset in presets:
-        apply_preset(recipe, _overridden(recipe, words, cli), preset)
-    return _finish(_overridden(recipe, words, cli))
+    apply_overrides(recipe, [word for word in overrides if split_override(word)[0] == "stages"])
+    entries = take_stages(recipe)
+    names = [str(entry["name"]) for entry in entries]
+    words = [word for word in overrides if split_override(word)[0] != "stages"]
+    config = _loaded(recipe.copy(), words_for(words, None, names), cli)
+    for index, entry in enumerate(entries):
+        with in_stage(index, names[index]):
+            staged = _staged(recipe, entry)
+            one = _loaded(staged, words_for(words, index, names), cli)
+            changes = difference(config.to_dict(), one.to_dict())
+        config.stages.append({"name": names[index], **changes})
+    return config
+
+
+def stage_configs(config: ExperimentConfig) -> list[ExperimentConfig]:
+    """The whole config of each stage of a run; none for a run without stages."""
+    whole = OmegaConf.create(escaped({**config.to_dict(), "stages": []}))
+    return [_finish(_staged(whole, escaped(_plain(entry)))) for entry in config.stages]
 
 
 def shipped_recipes() -> list[Path]:
@@ -183,7 +199,7 @@ def recipe_path(source: str | Path) -> Path:
 
 def check_modules(cfg: ExperimentConfig) -> None:
     """Check the config of the data module, the system and each of its parts against the classes that will
-    read it.
+    read it, for every stage.
 
     This imports them, so it is done when a run is about to start.
 
@@ -191,6 +207,14 @@ def check_modules(cfg: ExperimentConfig) -> None:
         UnknownKeyError, ConfigError, UnknownNameError: what a module would refuse, with the full key; or a
             recipe that names no data module, or no system.
     """
+    if not cfg.stages:
+        _check_modules(cfg)
+    for index, stage in enumerate(stage_configs(cfg)):
+        with in_stage(index, cfg.stages[index]["name"]):
+            _check_modules(stage)
+
+
+def _check_modules(cfg: ExperimentConfig) -> None:
     for key, name in (("data_type", cfg.data_type), ("system_type", cfg.system_type)):
         if not name:
             raise ConfigError(key, name, "a registered name; `maquette show modules` lists them")
@@ -200,6 +224,30 @@ def check_modules(cfg: ExperimentConfig) -> None:
         cls = registry.find(name, _kind(type_key))
         if hasattr(cls, "Config"):
             parse_structured(cls.Config, content, content_key)
+
+
+def _loaded(recipe: DictConfig, overrides: Sequence[str], cli: Mapping[str, Any] | None) -> ExperimentConfig:
+    """One recipe without stages, with everything that is laid over it."""
+    presets = [value for key, value in map(split_override, overrides) if key == "preset"]
+    words = [word for word in overrides if split_override(word)[0] != "preset"]
+    cfg = _overridden(recipe, words, cli)
+    _import_extensions(cfg)
+    _forget_replaced(recipe, cfg)
+    for preset in presets:
+        apply_preset(recipe, _overridden(recipe, words, cli), preset)
+    return _finish(_overridden(recipe, words, cli))
+
+
+def _staged(recipe: DictConfig, entry: Mapping[str, Any]) -> DictConfig:
+    """The recipe of one stage; options of the system that this stage's system does not have are left out."""
+    base: Any = OmegaConf.to_container(recipe, resolve=False)
+    whole = merged(base, entry)
+    if whole.get("system_type") != base.get("system_type"):
+        config_class = getattr(registry.find(whole["system_type"], "system"), "Config", None)
+        known = {one.name for one in fields(config_class)} if config_class else set(whole["system"])
+        known |= set(entry.get("system") or {})
+        whole["system"] = {key: value for key, value in whole["system"].items() if key in known}
+    return OmegaConf.create(whole)
 
 
 def _finish(cfg: DictConfig) -> ExperimentConfig:
