@@ -1,0 +1,124 @@
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from maquette.core.errors import MissingFileError, UserError
+from maquette.diffusion import lora
+from maquette.diffusion.load import IMAGE_PARTS, load_pipeline
+
+
+def fresh():
+    return load_pipeline("maquette/random-tiny", parts=IMAGE_PARTS).unet
+
+
+def answer(unet):
+    generator = torch.Generator().manual_seed(0)
+    x, text = torch.randn(1, 4, 8, 8, generator=generator), torch.randn(1, 5, 32, generator=generator)
+    return unet(x, torch.tensor([400]), text, return_dict=False)[0]
+
+
+def trained(unet, name="default", seed=1):
+    """An adapter after a step of training that it needs to show at all."""
+    parameters = lora.add_adapter(unet, name, generator=torch.Generator().manual_seed(seed))
+    optimizer = torch.optim.SGD(parameters, lr=30.0)
+    answer(unet).square().mean().backward()
+    optimizer.step()
+    return parameters
+
+
+def test_a_fresh_adapter_changes_nothing_and_is_all_that_trains():
+    unet = fresh()
+    plain = answer(unet).detach()
+    parameters = lora.add_adapter(unet)
+    assert torch.equal(answer(unet), plain)
+    assert {id(one) for one in unet.parameters() if one.requires_grad} == {id(one) for one in parameters}
+
+
+def test_scale_zero_is_the_pretrained_model_bit_for_bit_and_one_is_the_adapted_one():
+    unet = fresh()
+    with torch.no_grad():
+        plain = answer(unet)
+    trained(unet)
+    with torch.no_grad():
+        adapted = answer(unet)
+        lora.set_scales(unet, {"default": 0.0})
+        assert torch.equal(answer(unet), plain)
+        lora.set_scales(unet, {})
+        assert torch.equal(answer(unet), plain)
+        lora.set_scales(unet, {"default": 1.0})
+        assert torch.equal(answer(unet), adapted)
+        with lora.without_adapters(unet):
+            assert torch.equal(answer(unet), plain)
+        assert torch.equal(answer(unet), adapted)
+    assert not torch.allclose(adapted, plain)
+
+
+def test_a_file_brings_the_same_answer_to_another_unet(tmp_path):
+    unet = fresh()
+    trained(unet)
+    path = lora.save_adapter(unet, tmp_path / "toy.safetensors")
+    assert all(key.startswith("unet.") for key in load_file(path))
+    again = fresh()
+    lora.load_adapter(again, path)
+    with torch.no_grad():
+        torch.testing.assert_close(answer(again), answer(unet))
+    assert lora.active_scales(again) == {"default": 1.0}
+
+
+def test_several_adapters_each_with_its_scale(tmp_path):
+    paths = []
+    for seed in (1, 2):
+        unet = fresh()
+        trained(unet, seed=seed)
+        paths.append(lora.save_adapter(unet, tmp_path / f"{seed}.safetensors"))
+    both = fresh()
+    lora.load_adapter(both, paths[0], "first", scale=0.5)
+    lora.load_adapter(both, paths[1], "second", scale=2.0)
+    assert lora.active_scales(both) == {"first": 0.5, "second": 2.0}
+    with torch.no_grad():
+        mixed = answer(both)
+        lora.set_scales(both, {"first": 1.0})
+        first = answer(both)
+        alone = fresh()
+        lora.load_adapter(alone, paths[0])
+        torch.testing.assert_close(first, answer(alone))
+    assert not torch.allclose(mixed, first)
+
+
+def test_a_pipeline_of_diffusers_loads_the_file(tmp_path):
+    unet = fresh()
+    trained(unet)
+    lora.save_adapter(unet, tmp_path / "pytorch_lora_weights.safetensors")
+    pipeline = load_pipeline("maquette/random-tiny")
+    pipeline.load_lora_weights(tmp_path, weight_name="pytorch_lora_weights.safetensors")
+    with torch.no_grad():
+        torch.testing.assert_close(answer(pipeline.unet), answer(unet))
+
+
+def test_the_file_of_an_adapter_is_small():
+    unet = load_pipeline("maquette/toyworld", parts=("unet",)).unet
+    whole = sum(one.numel() for one in unet.parameters())
+    assert sum(one.numel() for one in lora.add_adapter(unet)) <= 0.02 * whole
+
+
+def test_what_is_no_adapter_is_refused(tmp_path):
+    unet = fresh()
+    with pytest.raises(MissingFileError):
+        lora.load_adapter(unet, tmp_path / "absent.safetensors")
+    (tmp_path / "torn.safetensors").write_bytes(b"\x10\x00")
+    with pytest.raises(UserError, match=r"torn\.safetensors"):
+        lora.load_adapter(unet, tmp_path / "torn.safetensors")
+    with pytest.raises(UserError, match="no adapter"):
+        lora.save_adapter(unet, tmp_path / "x.safetensors")
+    other = load_pipeline("maquette/random-tiny?encoders=2", parts=IMAGE_PARTS).unet
+    trained(unet)
+    path = lora.save_adapter(unet, tmp_path / "one.safetensors")
+    with pytest.raises(UserError, match="does not fit"):
+        lora.load_adapter(other, path)
+
+
+def test_entries_of_a_recipe():
+    parsed = lora.LoRAFile.parse(["a.safetensors", {"path": "b", "scale": 0.5}], "system.guidance.lora")
+    assert [(one.path, one.scale) for one in parsed] == [("a.safetensors", 1.0), ("b", 0.5)]
+    with pytest.raises(UserError, match=r"lora\[0\]"):
+        lora.LoRAFile.parse([{"file": "a"}], "system.guidance.lora")
