@@ -53,7 +53,7 @@ def _torch_stream(device: torch.device) -> AbstractContextManager[Any]:
 def outside_at_border(level: Float[Tensor, "X Y Z"]) -> Float[Tensor, "X Y Z"]:
     """A copy whose outermost nodes are outside, by as little as the values next to them allow."""
     closed = level.clone()
-    barely = 1e-3 * level.abs().amax().clamp(min=1e-20)
+    barely = 1e-3 * level.detach().abs().amax().clamp(min=1e-20)
     for axis in range(3):
         for end in (0, -1):
             closed.select(axis, end).clamp_(min=float(barely))

@@ -25,7 +25,7 @@ def marching_tetrahedra(
     """The surface `level = 0` of a field that is linear in each tetrahedron.
 
     A vertex of the surface lies on each edge from an inside corner a to an outside one b, at
-    `(level_b x_a - level_a x_b) / (level_b - level_a)` (DMTet, eq. 3). It is differentiable with respect to
+    `(level_b x_a - level_a x_b) / (level_b - level_a)` (DMTet). It is differentiable with respect to
     `vertices` and `level`; which edges are crossed is not. Where tetrahedra meet face to face the surface is
     manifold, and it is closed unless it leaves the grid.
 
