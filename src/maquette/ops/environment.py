@@ -127,18 +127,19 @@ def prefilter(environment: Float[Tensor, "h w 3"]) -> Float[Tensor, "L r c 3"]:
 
 def sample_sphere(nodes: Float[Tensor, "r c C"], directions: Float[Tensor, "*N 3"]) -> Float[Tensor, "*N C"]:
     """Bilinear values of nodes in world directions; differentiable to both."""
-    grid = _places(directions).reshape(1, 1, -1, 2)
+    grid = _places(directions).reshape(1, 1, math.prod(directions.shape[:-1]), 2)
     values = _bilinear(nodes.permute(2, 0, 1)[None], grid)
-    return values.reshape(nodes.shape[-1], -1).T.reshape(*directions.shape[:-1], -1)
+    return _as_rows(values, directions)
 
 
 def sample_lobes(
     levels: Float[Tensor, "L r c C"], directions: Float[Tensor, "*N 3"], roughness: Float[Tensor, "*N 1"]
 ) -> Float[Tensor, "*N C"]:
     """Values of `prefilter` in mirror directions, linear between levels of roughness (0 to 1)."""
-    grid = torch.cat([_places(directions), 2.0 * roughness - 1.0], dim=-1).reshape(1, 1, 1, -1, 3)
+    grid = torch.cat([_places(directions), 2.0 * roughness - 1.0], dim=-1)
+    grid = grid.reshape(1, 1, 1, math.prod(directions.shape[:-1]), 3)
     values = _bilinear(levels.permute(3, 0, 1, 2)[None], grid)
-    return values.reshape(levels.shape[-1], -1).T.reshape(*directions.shape[:-1], -1)
+    return _as_rows(values, directions)
 
 
 def _lobes(environment: Tensor, roughness: float) -> Tensor:
@@ -160,3 +161,9 @@ def _places(directions: Tensor) -> Tensor:
 
 def _bilinear(planes: Tensor, grid: Tensor) -> Tensor:
     return F.grid_sample(planes, grid.to(planes.dtype), padding_mode="border", align_corners=True)
+
+
+def _as_rows(values: Tensor, directions: Tensor) -> Tensor:
+    """What `grid_sample` gives for a single row of places, in the shape of the directions."""
+    rows = values.reshape(values.shape[1], values.shape[-1]).T
+    return rows.reshape(*directions.shape[:-1], values.shape[1])

@@ -89,10 +89,10 @@ def lookup_brdf(
 ) -> Float[Tensor, "*N 2"]:
     """Bilinear values of `brdf_table`; differentiable to both coordinates."""
     root = n_dot_v.clamp(min=_SMALLEST, max=1.0).sqrt()
-    grid = torch.cat([2.0 * root - 1.0, 2.0 * roughness - 1.0], dim=-1).reshape(1, 1, -1, 2)
-    planes = table.permute(2, 0, 1)[None]
-    values = F.grid_sample(planes, grid.to(planes.dtype), padding_mode="border", align_corners=True)
-    return values.reshape(2, -1).T.reshape(*n_dot_v.shape[:-1], 2)
+    grid = torch.cat([2.0 * root - 1.0, 2.0 * roughness - 1.0], dim=-1)
+    grid = grid.reshape(1, 1, n_dot_v.numel(), 2).to(table.dtype)
+    values = F.grid_sample(table.permute(2, 0, 1)[None], grid, padding_mode="border", align_corners=True)
+    return values[0, :, 0].T.reshape(*n_dot_v.shape[:-1], 2)
 
 
 def split_sum(

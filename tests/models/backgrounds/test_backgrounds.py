@@ -5,6 +5,9 @@ from maquette.core.errors import ConfigError
 from maquette.core.random import RandomStreams
 from maquette.models.backgrounds.neural_environment_map import NeuralEnvironmentMapBackground
 from maquette.models.backgrounds.solid_color import SolidColorBackground
+from maquette.models.backgrounds.textured import TexturedBackground
+from maquette.models.networks.init import init_parameters
+from maquette.ops.environment import texel_directions
 
 STREAMS = RandomStreams(0)
 
@@ -30,7 +33,7 @@ def test_latent_colors_have_their_own_number_of_channels():
         SolidColorBackground({"color": [0.1, 0.2]})
 
 
-@pytest.mark.parametrize("cls", [SolidColorBackground, NeuralEnvironmentMapBackground])
+@pytest.mark.parametrize("cls", [SolidColorBackground, NeuralEnvironmentMapBackground, TexturedBackground])
 def test_random_colors_are_one_a_picture_with_their_probability(cls):
     background = cls({"random_aug": True, "random_aug_prob": 0.3})
     rng = STREAMS.at(5, range(600))
@@ -92,3 +95,40 @@ def test_a_wrong_range_is_refused():
 def test_a_color_has_a_number_for_each_channel(color):
     with pytest.raises(ConfigError, match=r"system\.background\.color"):
         SolidColorBackground({"color": color})
+
+
+def test_one_draw_for_all_pictures_of_a_step():
+    shared = {"random_aug": True, "random_aug_prob": 1.0, "share_aug_bg": True}
+    background = SolidColorBackground(shared)
+    dirs = directions().expand(3, -1, -1, -1)
+    color = background(dirs, rng=STREAMS.at(5, range(3)))
+    assert (color == color[0, 0, 0]).all() and (color != 1.0).any()
+    assert torch.equal(background(dirs[:1], rng=STREAMS.at(5, [7])), color[:1])
+    assert (background(dirs, rng=STREAMS.at(6, range(3))) != color).any()
+    rare = SolidColorBackground({**shared, "random_aug_prob": 0.3})
+    drawn = [bool((rare(dirs, rng=STREAMS.at(step, range(3))) != 1.0).any()) for step in range(200)]
+    assert 40 < sum(drawn) < 80
+
+
+def test_a_texture_is_seen_where_it_lies():
+    background = TexturedBackground({"height": 8, "width": 12, "color_activation": "none"})
+    picture = texel_directions(8, 12)
+    background.texture.data = picture.permute(2, 0, 1)[None].clone()
+    seen = background(picture[None])
+    torch.testing.assert_close(seen, picture[None], atol=1e-5, rtol=0)
+    behind = torch.nn.functional.normalize(torch.tensor([[-1.0, 1e-6, 0], [-1.0, -1e-6, 0]]), dim=-1)
+    left, right = background(behind[None, None])[0, 0]
+    torch.testing.assert_close(left, right, atol=1e-4, rtol=0)
+
+
+def test_a_texture_learns_and_is_drawn_by_name():
+    background = TexturedBackground({"height": 4, "width": 4})
+    background(directions()).sum().backward()
+    assert (background.texture.grad != 0).any()
+    first = background.texture.detach().clone()
+    init_parameters(background, seed=3)
+    second = background.texture.detach().clone()
+    init_parameters(background, seed=3)
+    assert not torch.equal(first, second) and torch.equal(background.texture.detach(), second)
+    with pytest.raises(ConfigError, match="height"):
+        TexturedBackground({"height": 0})

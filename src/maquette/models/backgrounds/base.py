@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from maquette.core.base import BaseModule
@@ -31,6 +31,8 @@ class BaseBackground(BaseModule):
         """Draw greys (all channels the same) instead of colours."""
         random_aug_range: tuple[float, float] = (0.0, 1.0)
         """Lowest and highest value of a random colour."""
+        share_aug_bg: bool = False
+        """One draw for all pictures of a step instead of one for each."""
 
         def __post_init__(self) -> None:
             low, high = self.random_aug_range
@@ -49,9 +51,19 @@ class BaseBackground(BaseModule):
         """`color`, in training with some pictures replaced by one random colour each (`random_aug`)."""
         if not (self.training and self.cfg.random_aug) or rng is None:
             return color
-        channels = 1 if self.cfg.random_aug_grey else self.cfg.n_output_dims
-        low, high = self.cfg.random_aug_range
-        drawn = rng.uniform("background/random_color", channels, low=low, high=high).to(color)
-        chosen = rng.uniform("background/random_aug").to(color) < self.cfg.random_aug_prob
-        picked = drawn[:, None, None, :].expand_as(color)
-        return torch.where(chosen[:, None, None, None], picked, color)
+        drawn, chosen = self._draw(rng)
+        picked = drawn.to(color)[:, None, None, :].expand_as(color)
+        return torch.where(chosen.to(color.device)[:, None, None, None], picked, color)
+
+    def _draw(self, rng: StepRandom) -> tuple[Float[Tensor, "B C"], Bool[Tensor, "B"]]:
+        """A random colour (one channel for a grey) for each picture, and whether it is used."""
+        cfg = self.cfg
+        low, high = cfg.random_aug_range
+        channels = 1 if cfg.random_aug_grey else cfg.n_output_dims
+        if not cfg.share_aug_bg:
+            drawn = rng.uniform("background/random_color", channels, low=low, high=high)
+            return drawn, rng.uniform("background/random_aug") < cfg.random_aug_prob
+        shared = [low + (high - low) * rng.shared(f"background/random_color/{i}") for i in range(channels)]
+        chosen = rng.shared("background/random_aug") < cfg.random_aug_prob
+        views = rng.batch_size
+        return torch.tensor(shared).expand(views, -1), torch.tensor(chosen).expand(views)

@@ -21,6 +21,10 @@ class BaseMaterial(BaseModule):
 
     requires_normal: bool = False
     """Whether `forward` needs shading normals."""
+    requires_tangent: bool = False
+    """Whether `forward` takes unit tangents, as the argument `tangent` (*N, 3 or 4; the fourth component is
+    the sign of the bitangent, see `ops.tangents`), from renderers whose surface has texture coordinates of
+    its own."""
 
     def forward(
         self,
@@ -46,5 +50,15 @@ class BaseMaterial(BaseModule):
         raise NotImplementedError
 
     def export(self, features: Float[Tensor, "*N F"], **kwargs: Any) -> dict[str, Float[Tensor, "*N C"]]:
-        """Texture values by name (`albedo`, ...), in [0, 1]; empty if the material has none."""
+        """Texture values by name, in [0, 1]; empty if the material has none.
+
+        Args:
+            features: what the geometry gives for each point.
+            kwargs: what the exporter knows: `viewdirs`, unit directions from which a colour that changes with
+                the direction shall be taken.
+
+        Returns:
+            Of `albedo` (*N, 3), `metallic` (*N, 1), `roughness` (*N, 1) and `bump` (*N, 3) what there is;
+            `bump` is the normal in the frame of the surface as (n + 1) / 2.
+        """
         return {}
