@@ -10,6 +10,7 @@ from maquette.ops.losses import (
     opaque,
     orient,
     sparsity,
+    total_variation,
     z_variance,
 )
 from maquette.ops.mesh import Mesh
@@ -106,3 +107,9 @@ def test_a_bump_is_pressed_down(loss):
     assert vertices.grad[n * n // 2, 2] > 0
     step = (vertices.detach() - 1e-3 * vertices.grad).requires_grad_(True)
     assert loss(Mesh(step, faces)) < value
+
+
+def test_total_variation_by_hand():
+    picture = torch.tensor([[0.0, 1.0, 3.0], [0.0, 1.0, 1.0]])[None, :, :, None]
+    assert total_variation(picture).item() == pytest.approx(2 * ((0 + 0 + 4) / 3 + (1 + 4 + 1 + 0) / 4))
+    assert total_variation(picture[:, :1, :1]).item() == 0.0

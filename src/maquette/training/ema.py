@@ -41,6 +41,21 @@ class WeightAverage:
             parameter.copy_(self.average[name])
             self.average[name] = current
 
+    @torch.no_grad()
+    def follow(self, name: str, weights: Tensor, source: Tensor, fresh: Tensor) -> None:
+        """Keep up with a parameter whose rows have changed: new row i comes from old row ``source[i]``.
+
+        Args:
+            name: qualified name of the parameter.
+            weights: its present value; the average of fresh rows begins with it.
+            source: (M,) indices of old rows.
+            fresh: (M,) whether a row has no past.
+        """
+        if name in self.average:
+            average = self.average[name][source]
+            average[fresh] = weights.detach()[fresh].to(average.device)
+            self.average[name] = average
+
     def _shared(self, model: nn.Module) -> list[tuple[str, Tensor]]:
         return [(name, parameter) for name, parameter in model.named_parameters() if name in self.average]
 

@@ -102,3 +102,21 @@ def _resized_by_loading(model: nn.Module) -> tuple[str, ...]:
         or module._load_state_dict_pre_hooks
     ]
     return tuple(f"{name}." if name else "" for name in own_way)
+
+
+def free_rows(model: nn.Module) -> set[str]:
+    """Weights whose number of rows is the checkpoint's to decide, by qualified name.
+
+    A module lists its own ones in ``free_rows`` and takes the number when it is loaded.
+    """
+    return {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules()
+        for name in getattr(module, "free_rows", ())
+    }
+
+
+def _same_shape(stored: Tensor, own: Tensor, any_rows: bool) -> bool:
+    if any_rows and stored.ndim == own.ndim:
+        return stored.shape[1:] == own.shape[1:]
+    return stored.shape == own.shape
