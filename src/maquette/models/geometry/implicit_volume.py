@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from maquette.core.errors import ConfigError, RunFailed
 from maquette.core.registry import register
 from maquette.core.schedule import Schedule
 from maquette.models.geometry.base import BaseGeometry, BaseImplicitGeometry, GeometryOutput, is_number
+from maquette.models.geometry.slopes import analytic_slope, difference_slope, with_point_gradient
 from maquette.models.networks import get_encoding, get_mlp
 from maquette.models.networks.hash_grid import HashGrid
 from maquette.ops.activations import get_activation
@@ -128,9 +130,8 @@ class ImplicitVolume(BaseImplicitGeometry):
 
         Normals are unit vectors against the gradient of the density. In evaluation they carry no gradient.
         """
-        wants_gradient = output_normal and self.cfg.normal_type == "analytic"
-        if wants_gradient and not points.requires_grad:
-            return self._with_point_gradient(points)
+        if output_normal and self.cfg.normal_type == "analytic":
+            return with_point_gradient(partial(self._evaluate, output_normal=True), points)
         return self._evaluate(points, output_normal)
 
     def forward_density(self, points: Float[Tensor, "*N 3"]) -> Float[Tensor, "*N 1"]:
@@ -187,13 +188,6 @@ class ImplicitVolume(BaseImplicitGeometry):
             instance.feature_network.load_state_dict(other.feature_network.state_dict())
         return instance
 
-    def _with_point_gradient(self, points: Tensor) -> GeometryOutput:
-        if torch.is_grad_enabled():
-            return self._evaluate(points.detach().requires_grad_(True), True)
-        with torch.inference_mode(False), torch.enable_grad():
-            out = self._evaluate(points.clone().requires_grad_(True), True)
-        return GeometryOutput(**{name: value.detach() for name, value in out.items()})
-
     def _evaluate(self, points: Tensor, output_normal: bool) -> GeometryOutput:
         encoded = self.encoding(self.to_unit_cube(points))
         density = self._density(points, encoded)
@@ -223,20 +217,11 @@ class ImplicitVolume(BaseImplicitGeometry):
         if kind == "pred":
             return F.normalize(self.normal_network(encoded), dim=-1)
         if kind == "analytic":
-            slope = torch.autograd.grad(density.sum(), points, create_graph=True)[0]
+            slope = analytic_slope(density, points)
         else:
-            slope = self._difference(points, density, central=kind == "finite_difference_laplacian")
+            eps, central = self.cfg.finite_difference_normal_eps, kind == "finite_difference_laplacian"
+            slope = difference_slope(self.forward_density, points, density, eps, self.cfg.radius, central)
         return -F.normalize(slope, dim=-1)
-
-    def _difference(self, points: Tensor, density: Tensor, central: bool) -> Tensor:
-        """Gradient of the density (up to a factor) from points one step away along each axis."""
-        radius, eps = self.cfg.radius, self.cfg.finite_difference_normal_eps
-        steps = eps * torch.eye(3, dtype=points.dtype, device=points.device)
-        ahead = self.forward_density((points[..., None, :] + steps).clamp(-radius, radius))[..., 0]
-        if not central:
-            return ahead - density
-        behind = self.forward_density((points[..., None, :] - steps).clamp(-radius, radius))[..., 0]
-        return ahead - behind
 
 
 def _length(points: Tensor) -> Tensor:

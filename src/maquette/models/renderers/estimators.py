@@ -68,13 +68,14 @@ def prune(
     rays_d: Float[Tensor, "R 3"],
     density: DensityFn,
     alpha_threshold: float,
+    hidden_below: float = EARLY_STOP,
 ) -> RaySamples:
     """Without the intervals that are transparent or hidden; costs an evaluation of the density."""
     if len(samples) == 0:
         return samples
     sigma = density(positions(samples, rays_o, rays_d)).reshape(-1)
     delta = samples.t_ends - samples.t_starts
-    keep = visible_samples(sigma, delta, samples.packed, samples.ray_indices, alpha_threshold, EARLY_STOP)
+    keep = visible_samples(sigma, delta, samples.packed, samples.ray_indices, alpha_threshold, hidden_below)
     return samples.select(keep)
 
 

@@ -1,0 +1,92 @@
+"""Fitting a field to a shape or to another field, with draws that depend on the seed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from maquette.core.random import named_generator
+
+STEPS = 400
+POINTS = 8192
+"""Of a step."""
+RATES = (1e-2, 1e-4)
+"""Learning rate at the first and the last step."""
+BETAS = (0.9, 0.99)
+NEAR = 0.05
+"""Standard deviation of the points around a surface, in radii of the box."""
+
+Target = Callable[[Tensor], Tensor]
+
+
+def fit(
+    parameters: Iterable[nn.Parameter],
+    loss: Callable[[torch.Generator], Tensor],
+    seed: int,
+    steps: int = STEPS,
+) -> None:
+    """Minimise a loss that draws its points from the generator it is given (Adam, falling rate).
+
+    Works also where gradients are switched off around it.
+    """
+    generator = named_generator(seed, "field fit")
+    with torch.inference_mode(False), torch.enable_grad():
+        optimizer = torch.optim.Adam(list(parameters), lr=RATES[0], betas=BETAS, eps=1e-15)
+        decay = (RATES[1] / RATES[0]) ** (1.0 / steps)
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, decay)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            loss(generator).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            scheduler.step()
+        optimizer.zero_grad()
+
+
+def fit_signed_distance(
+    geometry: Any,
+    target: Target,
+    seed: int,
+    surface: Float[Tensor, "V 3"] | None = None,
+    features: Target | None = None,
+) -> None:
+    """Make `forward_sdf` of a geometry that of `target`, and its features those of `features` at the surface.
+
+    Half of the points are anywhere in the box. The others are near the surface: around `surface`, or where
+    the target is small; a difference there counts as much as one elsewhere.
+    """
+    radius = float(geometry.cfg.radius)
+    device = geometry.bbox.device
+
+    def loss(generator: torch.Generator) -> Tensor:
+        points = points_in_box(POINTS, radius, generator).to(device)
+        if surface is not None:
+            near = points_near(surface, POINTS // 2, NEAR * radius, radius, generator)
+            points = torch.cat([points[: POINTS // 2], near])
+        with torch.no_grad():
+            wanted = target(points)
+        error = (geometry.forward_sdf(points) - wanted).square().mean()
+        if features is None or surface is None:
+            return error
+        with torch.no_grad():
+            shown = features(near)
+        return error + (geometry.export(near)["features"] - shown).square().mean()
+
+    fit(geometry.parameters(), loss, seed)
+
+
+def points_in_box(n: int, radius: float, generator: torch.Generator) -> Float[Tensor, "N 3"]:
+    """Uniform in the cube of half-width `radius`; on the CPU."""
+    return (torch.rand(n, 3, generator=generator) * 2.0 - 1.0) * radius
+
+
+def points_near(
+    surface: Float[Tensor, "V 3"], n: int, distance: float, radius: float, generator: torch.Generator
+) -> Float[Tensor, "N 3"]:
+    """Around random ones of some surface points, inside the box; on their device."""
+    chosen = surface[torch.randint(len(surface), (n,), generator=generator).to(surface.device)]
+    offset = distance * torch.randn(n, 3, generator=generator).to(surface)
+    return (chosen + offset).clamp(-radius, radius)
