@@ -109,3 +109,13 @@ def test_launch_py_is_maquette_launch(tmp_path: Path) -> None:
             [sys.executable, str(script), *words], capture_output=True, text=True, cwd=tmp_path, check=False
         )
         assert done.returncode == code and text in done.stdout + done.stderr
+
+
+def test_resume_of_a_run_of_several_stages_is_its_folder(asked: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "stages").mkdir(parents=True)
+    (run / "configs").mkdir()
+    (run / "configs" / "parsed.yaml").write_text(RECIPE)
+    assert main(["launch", "--resume", str(run)]) == 0
+    call = asked.pop()
+    assert call["resume"] == run and call["cfg"].trial_dir == run and call["mode"] == "train"

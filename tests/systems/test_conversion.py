@@ -167,3 +167,10 @@ def test_conversion_of_a_run_that_is_not_there_leaves_nothing(tmp_path: Path) ->
     with pytest.raises(MissingFileError, match="gone"):
         run(config(*words), "train")
     assert not (tmp_path / "new").exists()
+
+
+def test_stage_that_follows_begins_with_the_geometry_before_unless_told_otherwise() -> None:
+    path = Path("run") / "stages" / "00-coarse" / "ckpts" / "last.ckpt"
+    assert Magic3D.following(config().system, path) == {"geometry_convert_from": str(path)}
+    for key in ("weights", "geometry_convert_from"):
+        assert Magic3D.following(config(f"system.{key}=other.ckpt").system, path) == {}

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import re
 import resource
 import signal
 from pathlib import Path
@@ -225,7 +226,8 @@ def test_mistake_found_in_the_first_step_leaves_nothing(toy: Any, tmp_path: Path
         ("system.optimizer.name=Adm", UserError, "Adam"),
         ("system.optimizer.params.iner.lr=0.1", ConfigError, "near: inner"),
         ("system.optimizer.args.rl=0.1", ConfigError, "rl"),
-        ("stages=[{trainer: {max_steps: 1}}]", ConfigError, "not available yet"),
+        ("stages=[{name: a},{name: b, trainer: {max_step: 1}}]", UnknownKeyError, "trainer.max_steps"),
+        ("stages=[{name: a},{name: b, training: {finish: [exprt]}}]", ConfigError, "in stage 1 (b)"),
         ("checkpoint.save_topk=1", ConfigError, "save_topk"),
         ("checkpoint.save_top_k=-7", ConfigError, "save_top_k"),
         ("trainer.max_steps=-5", ConfigError, "max_steps"),
@@ -236,7 +238,7 @@ def test_mistake_found_in_the_first_step_leaves_nothing(toy: Any, tmp_path: Path
     ],
 )
 def test_mistakes_in_the_recipe(toy: Any, tmp_path: Path, override: str, error: type, text: str) -> None:
-    with pytest.raises(error, match=text.replace(".", r"\.")):
+    with pytest.raises(error, match=re.escape(text)):
         run(toy(override), "train")
     assert not (tmp_path / "run").exists()
 

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prior", metavar="P", help="diffusion model: folder, hub name, or maquette/toyworld"
     )
     parser.add_argument("--seed", type=int, metavar="N", help="another seed gives another asset")
-    parser.add_argument("--steps", type=positive, metavar="N", help="optimisation steps")
+    parser.add_argument("--steps", type=positive, metavar="N", help="optimisation steps (of each stage)")
     add_output_arguments(parser)
 
 

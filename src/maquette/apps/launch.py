@@ -15,7 +15,10 @@ MODES = ("train", "validate", "test", "export")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    parser.epilog = "Settings of the recipe follow as key.path=value, for example trainer.max_steps=2000."
+    parser.epilog = (
+        "Settings of the recipe follow as key.path=value, for example trainer.max_steps=2000. In a recipe\n"
+        "with stages they change every stage; stages.1.trainer.max_steps=50 changes the second one alone."
+    )
     parser.add_argument(
         "--config", metavar="F", help="recipe: a YAML file, or the name of one that comes along"
     )
@@ -43,8 +46,8 @@ def main(args: argparse.Namespace) -> int:
     if args.typecheck:
         check_shapes()
     choose_gpus(args.gpu)
-    config, resume = _sources(args)
-    options = {"run_dir": str(resume.parent.parent) if resume and args.out is None else None}
+    config, resume, folder = _sources(args)
+    options = {"run_dir": str(folder) if folder and args.out is None else None}
     cfg = load(config, args.overrides, options, args)
     return execute(cfg, mode, args, raw=args.config, resume=resume)
 
@@ -83,22 +86,29 @@ def choose_gpus(spec: str) -> None:
     select_gpus(spec)
 
 
-def _sources(args: argparse.Namespace) -> tuple[str, Path | None]:
-    """The recipe and the checkpoint."""
+def _sources(args: argparse.Namespace) -> tuple[str, Path | None, Path | None]:
+    """The recipe, what is resumed, and its run folder."""
     if args.resume is None:
         if args.config is None:
             raise UserError(
                 "No recipe was given.",
                 hint="--config FILE, or --resume RUN; `maquette show config` lists some",
             )
-        return args.config, None
-    folder = Path(args.resume)
-    if folder.is_file():
-        folder = folder.parent.parent
-    checkpoint = Path(args.resume) if Path(args.resume).is_file() else folder / "ckpts" / "last.ckpt"
+        return args.config, None, None
+    folder, checkpoint = _resumed(Path(args.resume))
     recipe = folder / "configs" / "parsed.yaml"
-    if not checkpoint.is_file():
-        raise MissingFileError(checkpoint, "checkpoint", hint="give a run folder that has ckpts/last.ckpt")
     if args.config is None and not recipe.is_file():
         raise MissingFileError(recipe, "recipe of the run", hint="give it with --config")
-    return args.config or str(recipe), checkpoint
+    return args.config or str(recipe), checkpoint, folder
+
+
+def _resumed(given: Path) -> tuple[Path, Path]:
+    """The run folder, and what is resumed: a checkpoint, or the folder itself when it holds stages."""
+    if given.is_file():
+        return given.parent.parent, given
+    if (given / "stages").is_dir():
+        return given, given
+    checkpoint = given / "ckpts" / "last.ckpt"
+    if not checkpoint.is_file():
+        raise MissingFileError(checkpoint, "checkpoint", hint="give a run folder that has ckpts/last.ckpt")
+    return given, checkpoint

@@ -59,7 +59,7 @@ def execute(
         args: with what :func:`add_output_arguments` added.
         raw: the recipe as it was asked for, file or name, to be kept beside the resolved one; None when that
             one is itself the recipe.
-        resume: checkpoint to continue from, or to use.
+        resume: checkpoint to continue from, or to use; the run folder where it holds stages.
     """
     if args.overwrite and args.out is None:
         raise UserError("--overwrite needs --out DIR.")

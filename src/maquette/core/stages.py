@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from maquette.core.errors import ConfigError, UnknownKeyError, UserError
+from maquette.core.errors import ConfigError, MaquetteError, UnknownKeyError
 from maquette.core.overrides import split_override
 
 SECTIONS = (
@@ -72,7 +72,7 @@ def merged(recipe: Mapping[str, Any], stage: Mapping[str, Any]) -> dict[str, Any
     system = result.get("system")
     if isinstance(system, dict) and isinstance(changes.get("system"), dict):
         _forget_blocks(system, changes["system"], _parts(changes["system"]))
-    return _laid_over(result, changes)
+    return {**result, **{key: _laid_over(result.get(key), value) for key, value in changes.items()}}
 
 
 def difference(recipe: Mapping[str, Any], stage: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def in_stage(index: int, name: str) -> Iterator[None]:
     """Name the stage in what is raised inside the block."""
     try:
         yield
-    except UserError as err:
+    except MaquetteError as err:
         err.details.append(f"in stage {index} ({name})")
         raise
 

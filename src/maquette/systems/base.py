@@ -1,6 +1,6 @@
 """The system of an asset: geometry, material, background, renderer, guidance and exporter put together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -206,6 +206,12 @@ class BaseLift3DSystem(BaseSystem):
     def finish(self, folder: Path) -> list[Path]:
         """The asset as ``mesh.glb``, ``turntable.mp4`` and ``preview.png``, rendered from the file itself."""
         return Showcase(OmegaConf.to_object(self.cfg.showcase)).make(self.exported, folder)
+
+    @classmethod
+    def following(cls, cfg: Mapping[str, Any], checkpoint: Path) -> dict[str, Any]:
+        """A stage begins with the geometry of the one before, unless the recipe says with what."""
+        given = cfg.get("geometry_convert_from") or cfg.get("weights")
+        return {} if given else {"geometry_convert_from": str(checkpoint)}
 
     # conversion ---------------------------------------------------------------------------------------------
 

@@ -105,6 +105,11 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
         """Leave the results at the top of the run folder, made from what was exported."""
         return []
 
+    @classmethod
+    def following(cls, cfg: Mapping[str, Any], checkpoint: Path) -> dict[str, Any]:
+        """Changes of the ``system:`` block for a stage that follows the one that writes ``checkpoint``."""
+        return {}
+
     # step and weights ---------------------------------------------------------------------------------------
 
     @property

@@ -2,67 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
 
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from omegaconf import OmegaConf
-
-from maquette.core.config import ExperimentConfig, check_modules
-from maquette.core.device import peak_memory
-from maquette.core.errors import ConfigError, MissingFileError, UserError
+from maquette.core.config import ExperimentConfig
+from maquette.core.errors import MissingFileError, UserError
 from maquette.core.progress import ProgressListener
-from maquette.core.random import seed_everything
-from maquette.core.registry import find, load_extension
-from maquette.core.structured import parse_structured
-from maquette.io.data import write_json
-from maquette.training.base_system import BaseSystem
-from maquette.training.callbacks.checkpoint import LastCheckpoint
-from maquette.training.callbacks.collapse import FiniteLoss
-from maquette.training.callbacks.interrupt import Interrupt
-from maquette.training.callbacks.progress import Progress
-from maquette.training.config import TrainingConfig
-from maquette.training.ema import EMA
-from maquette.training.failures import named_failures
-from maquette.training.machine import machine, versions
-from maquette.training.optimizers import plain
-from maquette.training.phases import Phases
-from maquette.training.run_folder import RunFolder
-from maquette.training.trainer import make_loggers, make_trainer, quiet, rate_monitor, recipe_checkpoints
-from maquette.training.weights import check_fits, run_checkpoint
+from maquette.training.job import MODES, Mode, run_job
+from maquette.training.result import RunResult
+from maquette.training.stages import run_stages
 
-Mode = Literal["train", "validate", "test", "export"]
-MODES: tuple[Mode, ...] = ("train", "validate", "test", "export")
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a run did and left."""
-
-    trial_dir: Path
-    """The run folder."""
-    global_step: int
-    """Optimiser steps that the weights have seen."""
-    last_loss: float
-    """The weighted sum of losses, last time it was looked at; NaN where nothing was trained."""
-    seconds: dict[str, float]
-    """Seconds of each phase."""
-    peak_memory_gb: float
-    """Highest memory use so far, GiB."""
-    files: list[Path] = field(default_factory=list)
-    """Results at the top of the run folder."""
-    interrupted: bool = False
-    """Whether Ctrl-C ended it early."""
-
-    @property
-    def total_seconds(self) -> float:
-        """Seconds of all phases together."""
-        return sum(self.seconds.values())
+__all__ = ["MODES", "Mode", "RunResult", "run"]
 
 
 def run(
@@ -75,13 +25,15 @@ def run(
     overwrite: bool = False,
     verbose: bool = False,
 ) -> RunResult:
-    """Carry out ``cfg``; training is followed by what ``training.finish`` lists.
+    """Carry out ``cfg``, stage by stage where it has stages; training is followed by what ``training.finish``
+    lists.
 
     Args:
         cfg: the experiment.
         mode: what to do.
         listeners: told about phases and steps.
-        resume: checkpoint to continue from (train) or to use (the others); ``cfg.resume`` if it is not given.
+        resume: checkpoint to continue from (train) or to use (the others), or the folder of a run of several
+            stages; ``cfg.resume`` if it is not given.
         raw: the recipe file as it was given, kept in ``configs/raw.yaml``.
         overwrite: remove the run that is in the folder already; without it a folder in use is refused.
         verbose: let the libraries talk.
@@ -91,220 +43,38 @@ def run(
         RunFailed: the run began and broke; the cause is named.
         KeyboardInterrupt: Ctrl-C a second time, or while nothing was optimised.
     """
-    job = _Job(cfg, mode, listeners, _resume_path(cfg, mode, resume), overwrite)
-    with (
-        named_failures(job.folder),
-        _nothing_left_behind(job.folder),
-        quiet(verbose),
-        job.interrupt.listening(),
-    ):
-        with job.phases.phase("loading"):
-            job.build(raw)
-        job.train() if mode == "train" else job.evaluate()
-        return job.conclude()
-
-
-class _Job:
-    """The parts of one run while it goes on."""
-
-    def __init__(
-        self,
-        cfg: ExperimentConfig,
-        mode: Mode,
-        listeners: Sequence[ProgressListener],
-        resume: Path | None,
-        overwrite: bool,
-    ) -> None:
-        self.cfg = cfg
-        self.mode = mode
-        self.listeners = listeners
-        self.resume = resume
-        self.overwrite = overwrite
-        self.training: TrainingConfig = OmegaConf.to_object(
-            parse_structured(TrainingConfig, cfg.training, key="training")
-        )
-        self.folder = RunFolder(Path(cfg.trial_dir))
-        self.phases = Phases(listeners)
-        self.interrupt = Interrupt()
-        self.finite_loss = FiniteLoss(self.training.collapse.every)
-        self.checkpoint: dict[str, Any] = {}
-        self.files: list[Path] = []
-
-    def build(self, raw: str | Path | None) -> None:
-        """Extensions, seeds, data, system, folder, callbacks, Trainer: in this order."""
-        for path in self.cfg.extensions:
-            load_extension(path)
-        _refuse_stages(self.cfg)
-        check_modules(self.cfg)
-        self.folder.check_usable(reuse=self.overwrite or self.resume is not None)
-        if self.resume is not None:
-            self.checkpoint = run_checkpoint(self.resume)
-        seed_everything(self.cfg.seed)
-        self.data: LightningDataModule = find(self.cfg.data_type, "data")(self.cfg.data)
-        self.system: BaseSystem = find(self.cfg.system_type, "system")(
-            self.cfg.system, resumed=self.resume is not None, seed=self.cfg.seed, mode=self.mode
-        )
-        self.system.engine = self.training
-        if self.resume is not None:
-            check_fits(self.system, self.checkpoint["state_dict"], self.resume)
-        self._open_folder(raw)
-        self.trainer = self._make_trainer()
-
-    def train(self) -> None:
-        """Optimise, then test and export as the recipe says; an interrupted run is only exported."""
-        self.checkpoint = {}  # the Trainer reads the file itself
-        with self.phases.phase("optimising", announce=False):
-            self.trainer.fit(
-                self.system, datamodule=self.data, ckpt_path=_text(self.resume), weights_only=True
-            )
-        if "test" in self.training.finish and not self.interrupt.requested and self._does("test_step"):
-            with self.phases.phase("rendering"):
-                self.trainer.test(self.system, datamodule=self.data, verbose=False)
-        if "export" in self.training.finish and self._does("predict_step"):
-            self._export()
-
-    def evaluate(self) -> None:
-        """Validate, test or export the weights of a checkpoint."""
-        checkpoint = self.checkpoint
-        self.system.set_resume_status(checkpoint.get("epoch", 0), checkpoint.get("global_step", 0))
-        self._restore_average(checkpoint)
-        self.system.load_state_dict(checkpoint["state_dict"], strict=False)
-        self.system.do_update_step(
-            self.system.true_current_epoch, self.system.true_global_step, on_load_weights=True
-        )
-        if self.mode == "export":
-            self._export()
-            return
-        act = {"validate": self.trainer.validate, "test": self.trainer.test}[self.mode]
-        with self.phases.phase("rendering"):
-            act(self.system, datamodule=self.data, verbose=False)
-
-    def conclude(self) -> RunResult:
-        """Write ``run.json`` (of training; ``run-MODE.json`` of the others) and sum up."""
-        result = RunResult(
-            trial_dir=self.folder.root,
-            global_step=self.system.true_global_step,
-            last_loss=self.finite_loss.last_loss,
-            seconds={name: round(value, 2) for name, value in self.phases.seconds.items()},
-            peak_memory_gb=round(peak_memory(), 3),
-            files=self.files,
-            interrupted=self.interrupt.requested,
-        )
-        name = "run.json" if self.mode == "train" else f"run-{self.mode}.json"
-        write_json(self.folder.root / name, self._record(result))
-        return result
-
-    def _export(self) -> None:
-        with self.phases.phase("exporting"):
-            self.trainer.predict(self.system, datamodule=self.data, return_predictions=False)
-        with self.phases.phase("rendering"):
-            self.files += self.system.finish(self.folder.root)
-
-    def _open_folder(self, raw: str | Path | None) -> None:
-        if self.overwrite and self.resume is None:
-            self.folder.clear()
-        self.folder.create()
-        self.system.set_save_dir(self.folder.save)
-        if self.mode == "train":
-            self.folder.write_configs(self.cfg.to_yaml(), raw)
-            self.folder.write_command()
-            if self.training.snapshot_code:
-                self.folder.write_code(self.cfg.extensions)
-
-    def _make_trainer(self) -> Trainer:
-        settings = plain(self.cfg.trainer)
-        if self.mode != "train":
-            callbacks = [self.interrupt, *self._average()]
-            return make_trainer(settings, self.training, self.folder, callbacks, [])
-        loggers = [*make_loggers(self.training.loggers, self.folder), *self.system.get_loggers()]
-        watch = [self.finite_loss] if self.training.collapse.enabled else []
-        callbacks = [
-            *watch,
-            self.interrupt,
-            *self._average(),
-            Progress(self.listeners),
-            *rate_monitor(loggers),
-            *recipe_checkpoints(plain(self.cfg.checkpoint), self.folder),
-            LastCheckpoint(self.folder.ckpts, self.training.checkpoint_every),
-        ]
-        return make_trainer(settings, self.training, self.folder, callbacks, loggers)
-
-    def _average(self) -> list[EMA]:
-        ema = self.training.ema
-        return [EMA(ema.decay, ema.every)] if ema.enabled else []
-
-    def _restore_average(self, checkpoint: dict[str, Any]) -> None:
-        for callback in self.trainer.callbacks:  # the Trainer restores callbacks only for training
-            if isinstance(callback, EMA):
-                callback.load_state_dict(checkpoint.get("callbacks", {}).get(callback.state_key, {}))
-
-    def _does(self, step: str) -> bool:
-        return getattr(type(self.system), step) is not getattr(LightningModule, step)
-
-    def _record(self, result: RunResult) -> dict[str, Any]:
-        return {
-            "name": self.cfg.name,
-            "mode": self.mode,
-            "status": "interrupted" if result.interrupted else "done",
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seed": self.cfg.seed,
-            "global_step": result.global_step,
-            "last_loss": result.last_loss if result.last_loss == result.last_loss else None,
-            "seconds": result.seconds,
-            "peak_memory_gb": result.peak_memory_gb,
-            "files": [path.name for path in result.files],
-            "machine": machine(),
-            "versions": versions(),
-        }
-
-
-@contextmanager
-def _nothing_left_behind(folder: RunFolder) -> Iterator[None]:
-    """Remove what a run has made, its folder and the parents made for it too, if the user's mistake shows
-    only after that.
-    """
-    root = folder.root.absolute()
-    made = [path for path in (root, *root.parents) if not path.exists()]
-    was_empty = root.is_dir() and not any(root.iterdir())
-    try:
-        yield
-    except UserError:
-        if (made or was_empty) and root.is_dir() and not folder.last_checkpoint.exists():
-            _empty(root)
-            for path in made:
-                if not any(path.iterdir()):
-                    path.rmdir()
-        raise
-
-
-def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink()
-
-
-def _refuse_stages(cfg: ExperimentConfig) -> None:
     if cfg.stages:
-        raise ConfigError(
-            "stages", list(cfg.stages), "nothing: several stages in one run are not available yet"
+        return run_stages(
+            cfg,
+            mode,
+            listeners=listeners,
+            resume=_resume_path(cfg, mode, resume) is not None,
+            raw=raw,
+            overwrite=overwrite,
+            verbose=verbose,
         )
+    return run_job(
+        cfg,
+        mode,
+        listeners=listeners,
+        resume=_checkpoint(_resume_path(cfg, mode, resume)),
+        raw=raw,
+        overwrite=overwrite,
+        verbose=verbose,
+    )
 
 
 def _resume_path(cfg: ExperimentConfig, mode: Mode, resume: str | Path | None) -> Path | None:
     path = resume or cfg.resume
-    if path is None:
-        if mode != "train":
-            raise UserError(
-                f"--{mode} needs the weights of a run; without them it would show a random model.",
-                hint="give resume=RUN/ckpts/last.ckpt, or launch --resume RUN",
-            )
-        return None
-    if not Path(path).is_file():
+    if path is None and mode != "train":
+        raise UserError(
+            f"--{mode} needs the weights of a run; without them it would show a random model.",
+            hint="give resume=RUN/ckpts/last.ckpt, or launch --resume RUN",
+        )
+    return None if path is None else Path(path)
+
+
+def _checkpoint(path: Path | None) -> Path | None:
+    if path is not None and not path.is_file():
         raise MissingFileError(path, "checkpoint to resume from")
-    return Path(path)
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
+    return path

@@ -6,7 +6,8 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from maquette.core.paths import atomic_path
 CODE_SUFFIXES = (".py", ".yaml", ".toml")
 
 CONTENT = (
-    "ckpts", "configs", "code", "tb_logs", "csv_logs", "save", "cmd.txt", "config.yaml", "run.json",
+    "stages", "ckpts", "configs", "code", "tb_logs", "csv_logs", "save", "cmd.txt", "config.yaml", "run.json",
     "run-validate.json", "run-test.json", "run-export.json",
     "error.log", "mesh.glb", "turntable.mp4", "preview.png",
 )  # fmt: skip
@@ -54,6 +55,16 @@ class RunFolder:
     def last_checkpoint(self) -> Path:
         """The checkpoint a run is resumed from."""
         return self.ckpts / "last.ckpt"
+
+    @property
+    def stages(self) -> Path:
+        """The runs of the stages, where there are several."""
+        return self.root / "stages"
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether something was optimised here that a run can be resumed from."""
+        return self.last_checkpoint.exists() or any(self.stages.glob("*/ckpts/last.ckpt"))
 
     @property
     def log_file(self) -> Path:
@@ -124,6 +135,33 @@ class RunFolder:
         package = Path(maquette.__file__).parent
         for source in (package, *map(Path, extensions)):
             _copy_source(source, self.code / source.name)
+
+
+@contextmanager
+def nothing_left_behind(folder: RunFolder) -> Iterator[None]:
+    """Remove what a run has made, its folder and the parents made for it too, if the user's mistake shows
+    only after that.
+    """
+    root = folder.root.absolute()
+    made = [path for path in (root, *root.parents) if not path.exists()]
+    was_empty = root.is_dir() and not any(root.iterdir())
+    try:
+        yield
+    except UserError:
+        if (made or was_empty) and root.is_dir() and not folder.has_checkpoint:
+            _empty(root)
+            for path in made:
+                if not any(path.iterdir()):
+                    path.rmdir()
+        raise
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
 
 
 def _copy_source(source: Path, target: Path) -> None:

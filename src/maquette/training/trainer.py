@@ -63,7 +63,7 @@ def make_trainer(
         UnknownKeyError: the Trainer has no such key.
         ConfigError: the key belongs to the engine, or the Trainer refuses its value.
     """
-    settings = _checked(config)
+    settings = check_trainer(config)
     settings["precision"] = _precision(settings.get("precision", 32))
     settings.setdefault("devices", 1)
     fixed = {
@@ -78,6 +78,28 @@ def make_trainer(
         return Trainer(**(settings | fixed))
     except (TypeError, ValueError, MisconfigurationException) as err:
         raise ConfigError("trainer", settings, f"values that the Lightning Trainer accepts ({err})") from err
+
+
+def check_trainer(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``trainer:`` block, every key and value tested.
+
+    Raises:
+        UnknownKeyError: the Trainer has no such key.
+        ConfigError: the key belongs to the engine, or the Trainer takes other values.
+    """
+    hints = get_type_hints(Trainer.__init__)
+    known = [name for name in hints if name != "return"]
+    for key, value in config.items():
+        if key in OURS:
+            raise ConfigError(f"trainer.{key}", value, f"nothing: use {OURS[key]}")
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=3)
+            raise UnknownKeyError(f"trainer.{key}", near, known)
+        if not accepts(hints[key], value):
+            raise ConfigError(f"trainer.{key}", value, type_name(hints[key]))
+        if key in FIXED and value:
+            log.info("trainer.%s has no effect: %s", key, FIXED[key])
+    return dict(config)
 
 
 def make_loggers(names: Sequence[str], folder: RunFolder) -> list[Logger]:
@@ -125,22 +147,6 @@ def quiet(verbose: bool = False) -> Iterator[None]:
         finally:
             for name, level in levels.items():
                 logging.getLogger(name).setLevel(level)
-
-
-def _checked(config: Mapping[str, Any]) -> dict[str, Any]:
-    hints = get_type_hints(Trainer.__init__)
-    known = [name for name in hints if name != "return"]
-    for key, value in config.items():
-        if key in OURS:
-            raise ConfigError(f"trainer.{key}", value, f"nothing: use {OURS[key]}")
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=3)
-            raise UnknownKeyError(f"trainer.{key}", near, known)
-        if not accepts(hints[key], value):
-            raise ConfigError(f"trainer.{key}", value, type_name(hints[key]))
-        if key in FIXED and value:
-            log.info("trainer.%s has no effect: %s", key, FIXED[key])
-    return dict(config)
 
 
 def _precision(wanted: Any) -> Any:

@@ -1,0 +1,230 @@
+"""Several stages in one run, coarse to fine: each is a run of its own and begins where the last one ended."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from maquette.core.config import ExperimentConfig, check_modules, stage_configs
+from maquette.core.device import release_memory
+from maquette.core.errors import MissingFileError
+from maquette.core.paths import atomic_path
+from maquette.core.progress import ProgressEvent, ProgressListener
+from maquette.core.registry import find, load_extension
+from maquette.core.stages import in_stage
+from maquette.io.data import read_json, write_json
+from maquette.training.failures import named_failures
+from maquette.training.job import Mode, run_job, training_config
+from maquette.training.machine import machine, versions
+from maquette.training.optimizers import plain
+from maquette.training.result import RunResult
+from maquette.training.run_folder import RunFolder, nothing_left_behind
+from maquette.training.trainer import check_trainer
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run."""
+
+    index: int
+    name: str
+    of: int
+    """How many stages there are."""
+    cfg: ExperimentConfig
+    """Its whole config; its folder is that of the run of this stage."""
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where it writes: ``RUN/stages/NN-name``."""
+        return RunFolder(self.cfg.trial_dir)
+
+    @property
+    def title(self) -> str:
+        """What progress calls it."""
+        return f"{self.index + 1}/{self.of} {self.name}"
+
+    def record(self) -> dict[str, Any]:
+        """What its run wrote about itself when it ended; empty if it has not."""
+        path = self.folder.root / "run.json"
+        return read_json(path) if path.is_file() else {}
+
+    def is_done(self) -> bool:
+        """Whether it went to its end (the last one may be given more steps)."""
+        record = self.record()
+        wanted = self.cfg.trainer.get("max_steps", 0) if self.index + 1 == self.of else 0
+        return record.get("status") == "done" and record["global_step"] >= wanted
+
+
+def run_stages(
+    cfg: ExperimentConfig,
+    mode: Mode,
+    *,
+    listeners: Sequence[ProgressListener] = (),
+    resume: bool = False,
+    raw: str | Path | None = None,
+    overwrite: bool = False,
+    verbose: bool = False,
+) -> RunResult:
+    """Carry out every stage of ``cfg`` in ``RUN/stages``; what the last one leaves stands at the top of RUN.
+
+    Args:
+        cfg: an experiment with stages.
+        mode: train carries all of them out; the others use the weights of the newest one.
+        listeners: told about phases and steps, the phase with the stage's name before it.
+        resume: go on with the stage that was not finished, those before it are left as they are.
+        raw: the recipe file as it was given.
+        overwrite: remove the run that is in the folder already.
+        verbose: let the libraries talk.
+
+    Raises:
+        UserError: something in the config of any stage cannot be; no folder is left behind.
+        RunFailed: a stage broke; those before it are there, and ``resume`` continues.
+    """
+    folder = RunFolder(Path(cfg.trial_dir))
+    with named_failures(folder), nothing_left_behind(folder):
+        stages = _checked(cfg, folder)
+        if mode != "train":
+            return _evaluate(stages, folder, mode, listeners, verbose)
+        folder.check_usable(reuse=overwrite or resume)
+        _open(cfg, folder, raw, clear=overwrite and not resume)
+        for stage in stages:
+            if not stage.is_done() and _train(stage, stages, listeners, verbose).interrupted:
+                break
+        return _conclude(cfg, stages, folder)
+
+
+def _checked(cfg: ExperimentConfig, folder: RunFolder) -> list[Stage]:
+    """The stages, each with everything tested that can be tested before the first one runs."""
+    for path in cfg.extensions:
+        load_extension(path)
+    stages = []
+    for index, (entry, one) in enumerate(zip(cfg.stages, stage_configs(cfg), strict=True)):
+        with in_stage(index, entry["name"]):
+            check_modules(one)
+            training_config(one)
+            check_trainer(plain(one.trainer))
+        one.run_dir = str(folder.stages / f"{index:02d}-{entry['name']}")
+        one.training["snapshot_code"] = False  # it is kept once, for the whole
+        stages.append(Stage(index, entry["name"], len(cfg.stages), one))
+    for before, stage in pairwise(stages):
+        system = find(stage.cfg.system_type, "system")
+        stage.cfg.system.update(system.following(stage.cfg.system, before.folder.last_checkpoint))
+    return stages
+
+
+def _open(cfg: ExperimentConfig, folder: RunFolder, raw: str | Path | None, clear: bool) -> None:
+    if clear:
+        folder.clear()
+    folder.create()
+    folder.write_configs(cfg.to_yaml(), raw)
+    folder.write_command()
+    if training_config(cfg).snapshot_code:
+        folder.write_code(cfg.extensions)
+
+
+def _train(
+    stage: Stage, stages: Sequence[Stage], listeners: Sequence[ProgressListener], verbose: bool
+) -> RunResult:
+    """Begin a stage, or go on with it where its checkpoint is."""
+    for later in stages[stage.index + 1 :]:
+        later.folder.clear()  # what stands there began with something else
+    checkpoint = stage.folder.last_checkpoint
+    with in_stage(stage.index, stage.name):
+        result = run_job(
+            stage.cfg,
+            "train",
+            listeners=[_with_title(one, stage.title) for one in listeners],
+            resume=checkpoint if checkpoint.is_file() else None,
+            overwrite=True,
+            verbose=verbose,
+            always_export=True,
+        )
+    gc.collect()  # a system and its Trainer refer to each other
+    release_memory()
+    return result
+
+
+def _evaluate(
+    stages: Sequence[Stage],
+    folder: RunFolder,
+    mode: Mode,
+    listeners: Sequence[ProgressListener],
+    verbose: bool,
+) -> RunResult:
+    """Use the newest weights that there are."""
+    stage = next((one for one in reversed(stages) if one.folder.last_checkpoint.is_file()), None)
+    if stage is None:
+        raise MissingFileError(folder.stages, "checkpoint of any stage")
+    told = [_with_title(one, stage.title) for one in listeners]
+    with in_stage(stage.index, stage.name):
+        result = run_job(
+            stage.cfg, mode, listeners=told, resume=stage.folder.last_checkpoint, verbose=verbose
+        )
+    return replace(result, trial_dir=folder.root, files=_at_the_top(folder, result.files))
+
+
+def _conclude(cfg: ExperimentConfig, stages: Sequence[Stage], folder: RunFolder) -> RunResult:
+    """Put the products of the newest stage at the top, and sum up."""
+    records = {stage.name: stage.record() for stage in stages if stage.record()}
+    newest = [stage for stage in stages if stage.name in records][-1]
+    last = records[newest.name]
+    result = RunResult(
+        trial_dir=folder.root,
+        global_step=last["global_step"],
+        last_loss=float("nan") if last["last_loss"] is None else last["last_loss"],
+        seconds={
+            f"{name}: {phase}": seconds
+            for name, record in records.items()
+            for phase, seconds in record["seconds"].items()
+        },
+        peak_memory_gb=max(record["peak_memory_gb"] for record in records.values()),
+        files=_at_the_top(folder, [newest.folder.root / name for name in last["files"]]),
+        interrupted=any(record["status"] != "done" for record in records.values()),
+    )
+    write_json(folder.root / "run.json", _record(cfg, result, records))
+    return result
+
+
+def _record(cfg: ExperimentConfig, result: RunResult, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    told = ("status", "global_step", "last_loss")
+    return {
+        "name": cfg.name,
+        "mode": "train",
+        "status": "interrupted" if result.interrupted else "done",
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": cfg.seed,
+        "global_step": result.global_step,
+        "last_loss": result.last_loss if result.last_loss == result.last_loss else None,
+        "seconds": result.seconds,
+        "peak_memory_gb": result.peak_memory_gb,
+        "files": [path.name for path in result.files],
+        "stages": {
+            name: {**{key: record[key] for key in told}, "seconds": round(sum(record["seconds"].values()), 2)}
+            for name, record in records.items()
+        },
+        "machine": machine(),
+        "versions": versions(),
+    }
+
+
+def _at_the_top(folder: RunFolder, files: Sequence[Path]) -> list[Path]:
+    """Copies of the files at the top of the run folder."""
+    copies = []
+    for source in files:
+        with atomic_path(folder.root / source.name) as temporary:
+            shutil.copyfile(source, temporary)
+        copies.append(folder.root / source.name)
+    return copies
+
+
+def _with_title(listener: ProgressListener, title: str) -> ProgressListener:
+    def told(event: ProgressEvent) -> None:
+        listener(replace(event, phase=f"{title}: {event.phase}"))
+
+    return told
