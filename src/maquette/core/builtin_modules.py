@@ -71,6 +71,9 @@ BUILTIN_MODULES: dict[str, dict[str, str]] = {
     },
     "guidance": {
         "stable-diffusion-guidance": "maquette.models.guidance.stable_diffusion:StableDiffusionGuidance",
+        "stable-diffusion-vsd-guidance": (
+            "maquette.models.guidance.stable_diffusion_vsd:StableDiffusionVSDGuidance"
+        ),
     },
     "exporter": {
         "mesh-exporter": "maquette.models.exporters.mesh:MeshExporter",

@@ -12,7 +12,7 @@ from torch import Tensor
 from maquette.core.device import is_gpu
 from maquette.core.errors import UserError
 from maquette.diffusion.load import IMAGE_PARTS, is_random, load_pipeline, model_folder
-from maquette.diffusion.score import eps_from_v, eps_from_x0
+from maquette.diffusion.score import eps_from_v, eps_from_x0, velocity
 
 
 class Denoiser(Protocol):
@@ -119,13 +119,43 @@ class LatentDenoiser:
 
         `pooled` is needed by models of the SDXL family only.
         """
+        out = self.predict(x_t, t, text, pooled)
+        return self.noise_in(out, x_t, t)
+
+    def predict(
+        self,
+        x_t: Float[Tensor, "N C h w"],
+        t: Int[Tensor, "N"],
+        text: Float[Tensor, "N L D"],
+        pooled: Float[Tensor, "N P"] | None = None,
+        class_labels: Tensor | None = None,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+    ) -> Float[Tensor, "N C h w"]:
+        """What the UNet itself predicts: noise, velocity or clean latents; with a graph if one is wanted."""
         dtype = self.unet.dtype
         more = {} if self._sizes is None else {"added_cond_kwargs": self._added(pooled, len(x_t), dtype)}
-        out = self.unet(x_t.to(dtype), t, text.to(dtype), return_dict=False, **more)[0].to(x_t.dtype)
+        if class_labels is not None:
+            more["class_labels"] = class_labels.to(dtype)
+        if cross_attention_kwargs is not None:
+            more["cross_attention_kwargs"] = cross_attention_kwargs
+        return self.unet(x_t.to(dtype), t, text.to(dtype), return_dict=False, **more)[0].to(x_t.dtype)
+
+    def noise_in(
+        self, out: Float[Tensor, "N C h w"], x_t: Float[Tensor, "N C h w"], t: Int[Tensor, "N"]
+    ) -> Float[Tensor, "N C h w"]:
+        """The noise that a prediction of the UNet implies."""
         if self.prediction_type == "epsilon":
             return out
         convert = eps_from_v if self.prediction_type == "v_prediction" else eps_from_x0
         return convert(out, x_t, self.alphas_cumprod[t])
+
+    def target(
+        self, x0: Float[Tensor, "N C h w"], eps: Float[Tensor, "N C h w"], t: Int[Tensor, "N"]
+    ) -> Float[Tensor, "N C h w"]:
+        """What the UNet should predict for clean latents and the noise that was put on them."""
+        if self.prediction_type == "epsilon":
+            return eps
+        return x0 if self.prediction_type == "sample" else velocity(x0, eps, self.alphas_cumprod[t])
 
     def _added(self, pooled: Tensor | None, n: int, dtype: torch.dtype) -> dict[str, Tensor]:
         if pooled is None or self._sizes is None:
@@ -135,6 +165,16 @@ class LatentDenoiser:
             )
         sizes = self._sizes.to(pooled.device, dtype).expand(n, -1)
         return {"text_embeds": pooled.to(dtype), "time_ids": sizes}
+
+
+def own_denoiser(name: str, dtype: torch.dtype, device: torch.device) -> LatentDenoiser:
+    """The denoiser of a model, loaded for one caller, who may change it.
+
+    Raises:
+        ModelUnavailableError, UserError: as `load_pipeline`.
+    """
+    pipeline = load_pipeline(name, dtype=dtype, parts=IMAGE_PARTS)
+    return LatentDenoiser(pipeline.unet, pipeline.vae, pipeline.scheduler).to(device)
 
 
 def shared_denoiser(

@@ -36,6 +36,14 @@ def predicted_x0(
     return (x_t - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt().clamp_min(1e-6)
 
 
+def velocity(
+    x0: Float[Tensor, "B *S"], eps: Float[Tensor, "B *S"], alpha_bar: Float[Tensor, "B"]
+) -> Float[Tensor, "B *S"]:
+    """v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0 (Salimans and Ho 2022, section 4)."""
+    alpha_bar = per_sample(alpha_bar, x0)
+    return alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * x0
+
+
 def eps_from_v(
     v: Float[Tensor, "B *S"], x_t: Float[Tensor, "B *S"], alpha_bar: Float[Tensor, "B"]
 ) -> Float[Tensor, "B *S"]:
