@@ -18,7 +18,9 @@ from maquette.core.paths import atomic_path
 from maquette.io.data import write_json, write_npy, write_npz
 from maquette.io.images import read_image
 from maquette.io.mesh import write_mesh, write_obj
+from maquette.io.splats import write_splats
 from maquette.io.video import write_video
+from maquette.ops.gaussians import Gaussians
 from maquette.ops.mesh import Mesh
 from maquette.training.picture_saving import PictureSaver
 
@@ -199,6 +201,10 @@ class SaverMixin(PictureSaver):
             normals=save_normal,
             texture_format=map_format,
         )
+
+    def save_splats(self, filename: str | Path, gaussians: Gaussians) -> Path:
+        """A cloud of Gaussians as ``.ply``, see :func:`maquette.io.splats.write_splats`."""
+        return write_splats(gaussians, self.get_save_path(filename))
 
     def log_video(self, name: str | None, path: Path, step: int | None) -> None:
         """Show a video in the logs that can."""

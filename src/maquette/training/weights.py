@@ -73,12 +73,14 @@ def check_fits(
         UserError: a weight of the model is missing, has another shape, or (partial) all are missing.
     """
     own = model.state_dict()
-    resized = _resized_by_loading(model)
+    free, resized = free_rows(model), _resized_by_loading(model)
     missing = [name for name in own if name not in state]
     wrong = [
         f"{name}: {tuple(state[name].shape)}, and {tuple(value.shape)} is asked for"
         for name, value in own.items()
-        if name in state and state[name].shape != value.shape and not name.startswith(resized)
+        if name in state
+        and not _same_shape(state[name], value, name in free)
+        and (name in free or not name.startswith(resized))
     ]
     if not partial or len(missing) == len(own):
         wrong += [f"{name}: missing" for name in missing]
