@@ -1,0 +1,296 @@
+"""3D Gaussian splatting (Kerbl et al. 2023) as a geometry: a cloud of Gaussians that is optimised."""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from maquette.core.errors import ConfigError, RunFailed
+from maquette.core.random import StepRandom
+from maquette.core.registry import register
+from maquette.core.schedule import Schedule
+from maquette.models.geometry.base import BaseGeometry, BaseImplicitGeometry, GeometryOutput
+from maquette.models.geometry.gaussian_densify import Densification
+from maquette.models.geometry.gaussian_field import GaussianField
+from maquette.models.geometry.gaussian_init import ball, from_file, from_geometry
+from maquette.models.geometry.gaussian_mcmc import MarkovChain
+from maquette.models.geometry.gaussian_rows import NORMALS, GaussianRows, Rows, activated
+from maquette.ops.gaussians import Gaussians
+from maquette.ops.volume import visible_level
+
+log = logging.getLogger(__name__)
+
+STRATEGIES = {"default": Densification, "mcmc": MarkovChain}
+RATES = {
+    "_xyz": "position_lr",
+    "_features_dc": "feature_lr",
+    "_features_rest": "feature_lr",
+    "_scaling": "scaling_lr",
+    "_rotation": "rotation_lr",
+    "_opacity": "opacity_lr",
+    NORMALS: "normal_lr",
+}
+"""The option that holds the learning rate of each parameter."""
+REST_RATE = 1 / 20
+"""Colours that depend on the direction learn slower by this."""
+INTERVALS = ("densification_interval", "prune_interval", "opacity_reset_interval", "init_num_pts", "max_num")
+FAINT = 0.05
+"""Below this largest opacity along any axis a cloud counts as empty."""
+NARROWEST = 0.5
+"""Gaussians are at least so wide, in cells of the grid, when their surface is looked for."""
+
+
+@register("gaussian-splatting")
+class GaussianSplatting(GaussianRows, BaseImplicitGeometry):
+    """N Gaussians with position, rotation, scales, opacity and colour; N changes while they are optimised.
+
+    They begin as a ball, or as what `geometry_convert_from` names. Their system tells them what the screen
+    showed (`observe`) and lets them change after each step (`evolve`). As a field they have the density of
+    bodies of Gaussian shape, from which the surface of the exported mesh is taken.
+    """
+
+    @dataclass(kw_only=True)
+    class Config(BaseImplicitGeometry.Config):
+        """Options; those that take a schedule are read with the logarithm interpolated for learning rates."""
+
+        max_num: int = 500_000
+        """Most Gaussians that there may be."""
+        sh_degree: int = 0
+        """Degree of the spherical harmonics that the colour has, 0 to 3; 0 is the same from all sides."""
+        position_lr: Any = 0.001
+        """Learning rate of positions."""
+        scale_lr: Any = 0.003
+        """Read from older recipes and ignored, as there: `scaling_lr` counts."""
+        feature_lr: Any = 0.01
+        """Learning rate of colours; a twentieth of it for those that depend on the direction."""
+        opacity_lr: Any = 0.05
+        """Learning rate of opacities (logits)."""
+        scaling_lr: Any = 0.005
+        """Learning rate of scales (logarithms)."""
+        rotation_lr: Any = 0.005
+        """Learning rate of rotations."""
+        pred_normal: bool = False
+        """Learn a normal for each Gaussian."""
+        normal_lr: Any = 0.001
+        """Learning rate of normals."""
+        densification_interval: int = 50
+        """Steps between two densifications."""
+        prune_interval: int = 50
+        """Steps between two prunings."""
+        opacity_reset_interval: int = 100_000
+        """Prunings at a multiple of this step also take a tenth of every opacity."""
+        densify_from_iter: int = 100
+        """Densify after this step."""
+        prune_from_iter: int = 100
+        """Prune after this step."""
+        densify_until_iter: int = 2000
+        """Densify before this step."""
+        prune_until_iter: int = 2000
+        """Prune before this step."""
+        densify_grad_threshold: Any = 0.01
+        """Mean length of the gradient on the screen, per unit of NDC, from which a Gaussian is densified."""
+        min_opac_prune: Any = 0.005
+        """Opacity below which a Gaussian is removed (default), or relocated (mcmc)."""
+        split_thresh: Any = 0.02
+        """Length of the vector of scales above which a Gaussian is split and not cloned, world units."""
+        radii2d_thresh: Any = 1000
+        """Radius on the screen above which a Gaussian is removed, pixels."""
+        sphere: bool = False
+        """Keep the Gaussians round."""
+        prune_big_points: bool = False
+        """Also remove those whose radius on the screen is more than three times the mean."""
+        color_clip: Any = 2.0
+        """Coefficients of degree 0 are kept within plus and minus this; 0 keeps them free."""
+        geometry_convert_from: str = ""
+        """Begin with a file: splats, points or a mesh (.ply), another mesh, or the .ckpt of such a run."""
+        load_ply_only_vertex: bool = False
+        """Take nothing but positions and colours from a .ply."""
+        init_num_pts: int = 100
+        """Gaussians of the initial ball, or on the surface of what it begins with."""
+        pc_init_radius: float = 0.8
+        """Radius of the initial ball, world units."""
+        opacity_init: float = 0.1
+        """Opacity at the beginning."""
+        shap_e_guidance_config: dict[str, Any] = field(default_factory=dict)
+        """Read from older recipes and ignored: no such model is here."""
+        strategy: str = "default"
+        """How the number changes: default (clone, split, prune), or mcmc (relocate, grow, noise)."""
+        mcmc_noise_lr: float = 5e5
+        """Noise of the strategy mcmc, as a multiple of the learning rate of positions."""
+        mcmc_growth: float = 0.05
+        """Part by which the strategy mcmc grows each time, until there are `max_num`."""
+        isosurface_method: str = "mc"
+        """How the surface is taken from the density."""
+        isosurface_threshold: Any = "auto"
+        """Density at the surface, per world unit; "auto" is the surface that pictures show."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.strategy not in STRATEGIES:
+                _refuse("strategy", self.strategy, f"one of: {', '.join(STRATEGIES)}")
+            if not 0 <= self.sh_degree <= 3:
+                _refuse("sh_degree", self.sh_degree, "0, 1, 2 or 3")
+            if not 0.0 < self.opacity_init < 1.0:
+                _refuse("opacity_init", self.opacity_init, "a number between 0 and 1")
+            if self.pc_init_radius <= 0.0:
+                _refuse("pc_init_radius", self.pc_init_radius, "a number above 0")
+            for name in INTERVALS:
+                if getattr(self, name) < 1:
+                    _refuse(name, getattr(self, name), "an integer >= 1")
+            for name in ("mcmc_noise_lr", "mcmc_growth"):
+                if getattr(self, name) < 0.0:
+                    _refuse(name, getattr(self, name), "a number >= 0")
+            for name in set(RATES.values()):
+                Schedule.parse(getattr(self, name), "exp", f"system.geometry.{name}")
+
+    cfg: Config
+
+    def configure(self, *args: Any, **kwargs: Any) -> None:
+        """Make the first Gaussians."""
+        super().configure()
+        cfg = self.cfg
+        self.given = bool(cfg.geometry_convert_from)
+        start = from_file(cfg.geometry_convert_from, cfg) if self.given else self._ball(None)
+        self.make_rows(start, cfg.pred_normal)
+        self.strategy = STRATEGIES[cfg.strategy](cfg)
+        self.color_clip = Schedule.parse(cfg.color_clip, key="system.geometry.color_clip")
+        self.rates = {
+            name: Schedule.parse(getattr(cfg, option), "exp", f"system.geometry.{option}")
+            for name, option in RATES.items()
+            if hasattr(self, name)
+        }
+        self.clip = self.color_clip.at(0)
+        self._field: tuple[Any, GaussianField] | None = None
+
+    def init_from(self, generator: torch.Generator) -> None:
+        """Draw the initial ball; Gaussians that came from elsewhere stay."""
+        if not self.given:
+            self.set_rows(self._ball(generator))
+
+    @classmethod
+    @torch.no_grad()
+    def create_from(
+        cls, other: BaseGeometry, cfg: Any = None, copy_net: bool = True, **kwargs: Any
+    ) -> "GaussianSplatting":
+        """A cloud that starts as a copy of another one, or on the surface of any geometry that has one.
+
+        Args:
+            other: the geometry to convert.
+            cfg: config of the new one; `init_num_pts` Gaussians go onto a surface.
+            copy_net: not needed: there are no networks.
+            kwargs: `material`, whose albedo the colours become.
+        """
+        instance = cls(cfg)
+        if isinstance(other, GaussianSplatting):
+            instance.set_rows(other.gaussians())
+        else:
+            instance.set_rows(from_geometry(other, instance.cfg, kwargs.get("material")))
+        instance.given = True
+        return instance
+
+    def gaussians(self) -> Gaussians:
+        """The Gaussians as they act, with gradients to the parameters."""
+        found = activated(self.row_parameters)
+        if self.cfg.sphere:
+            found = found.replace(scales=self._scaling.mean(dim=-1, keepdim=True).exp().expand(-1, 3))
+        if self.clip > 0.0:
+            first = found.sh[:, :1].clamp(-self.clip, self.clip)
+            found = found.replace(sh=torch.cat([first, found.sh[:, 1:]], dim=1))
+        return found
+
+    def predicted_normals(self) -> Float[Tensor, "N 3"] | None:
+        """The learned unit normals, with `pred_normal`."""
+        return torch.nn.functional.normalize(self._normal, dim=-1) if self.cfg.pred_normal else None
+
+    # optimisation -------------------------------------------------------------------------------------------
+
+    def learning_rates(self, epoch: int, global_step: int) -> dict[str, float]:
+        """The rate of each parameter at a step, by name."""
+        rates = {name: schedule.at(global_step, epoch) for name, schedule in self.rates.items()}
+        rates["_features_rest"] *= REST_RATE
+        return rates
+
+    def evolve(self, epoch: int, global_step: int, rng: StepRandom) -> Rows | None:
+        """Densify, prune or relocate if that is due after this step; the change of the rows, if any.
+
+        Args:
+            epoch: of the step.
+            global_step: optimiser steps done before the one that has just been made.
+            rng: draws of the step, with one row.
+        """
+        return self.strategy.step(self, epoch, global_step, rng)
+
+    def observes(self, global_step: int) -> bool:
+        """Whether `observe` should be told what this step shows."""
+        return self.strategy.observes(global_step)
+
+    def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
+        """Set what changes with the step."""
+        self.clip = self.color_clip.at(global_step, epoch)
+
+    # the field ----------------------------------------------------------------------------------------------
+
+    def forward(self, points: Float[Tensor, "*N 3"], output_normal: bool = False) -> GeometryOutput:
+        """Density, colours (as features, in [0, 1]) and normals at world points, without gradients."""
+        with torch.no_grad():
+            found = self.as_field().at(points.reshape(-1, 3))
+        shape = points.shape[:-1]
+        normal = found.normals.reshape(*shape, 3) if output_normal else None
+        return GeometryOutput(
+            density=found.density.reshape(*shape, 1),
+            features=found.colors.reshape(*shape, 3),
+            normal=normal,
+            shading_normal=normal,
+        )
+
+    def forward_density(self, points: Float[Tensor, "*N 3"]) -> Float[Tensor, "*N 1"]:
+        """Density at world points, per world unit."""
+        density = self(points).density
+        assert density is not None
+        return density
+
+    def forward_field(self, points: Float[Tensor, "*N 3"]) -> tuple[Tensor, Tensor | None]:
+        """The density that a grid of `isosurface_resolution` can see; grid nodes do not move."""
+        cell = 2.0 * self.cfg.radius / (self.cfg.isosurface_resolution - 1)
+        density = self.as_field(NARROWEST * cell).at(points.reshape(-1, 3)).density
+        return density.reshape(*points.shape[:-1], 1), None
+
+    def forward_level(self, field: Float[Tensor, "*N"], threshold: float) -> Float[Tensor, "*N"]:
+        """Threshold minus density."""
+        return threshold - field
+
+    def auto_threshold(self, field: Float[Tensor, "X Y Z"], box: Float[Tensor, "2 3"]) -> float:
+        """The density at the surface that a picture shows (`ops.volume.visible_level`)."""
+        level, opacity = visible_level(field, float((box[1] - box[0]).max()) / (len(field) - 1))
+        if not opacity >= FAINT:
+            raise RunFailed(
+                "The asset is empty: none of its Gaussians is visible.",
+                [f"Gaussians: {self.n}", f"largest opacity along an axis: {opacity:.3g}"],
+                "train longer, or lower system.loss.lambda_opacity and system.loss.lambda_sparsity",
+            )
+        return level
+
+    def export(self, points: Float[Tensor, "*N 3"], **kwargs: Any) -> dict[str, Tensor]:
+        """Colours of the Gaussians around surface points, as features in [0, 1]."""
+        return {"features": self(points)["features"]}
+
+    @torch.no_grad()
+    def as_field(self, narrowest: float = 0.0) -> GaussianField:
+        """The present Gaussians as a field; made once for the same values."""
+        parameters = self.row_parameters.values()
+        state = (narrowest, self.clip, *((one.data_ptr(), one._version, one.shape) for one in parameters))
+        if self._field is None or self._field[0] != state:
+            self._field = (state, GaussianField(self.gaussians(), narrowest))
+        return self._field[1]
+
+    def _ball(self, generator: torch.Generator | None) -> Gaussians:
+        cfg = self.cfg
+        n = min(cfg.init_num_pts, cfg.max_num)
+        return ball(n, cfg.pc_init_radius, cfg.opacity_init, cfg.sh_degree, generator)
+
+
+def _refuse(name: str, got: Any, expected: str) -> None:
+    raise ConfigError(f"system.geometry.{name}", got, expected)
