@@ -8,6 +8,7 @@ BUILTIN_MODULES: dict[str, dict[str, str]] = {
     "system": {
         "dreamfusion-system": "maquette.systems.dreamfusion:DreamFusion",
         "magic3d-system": "maquette.systems.magic3d:Magic3D",
+        "prolificdreamer-system": "maquette.systems.prolificdreamer:ProlificDreamer",
         "textmesh-system": "maquette.systems.textmesh:TextMesh",
         "gaussian-splatting-system": "maquette.systems.gaussian_splatting:GaussianSplattingSystem",
         "prior-vae-system": "maquette.systems.prior_vae:PriorVAE",
@@ -71,6 +72,9 @@ BUILTIN_MODULES: dict[str, dict[str, str]] = {
     },
     "guidance": {
         "stable-diffusion-guidance": "maquette.models.guidance.stable_diffusion:StableDiffusionGuidance",
+        "stable-diffusion-sdi-guidance": (
+            "maquette.models.guidance.stable_diffusion_sdi:StableDiffusionSDIGuidance"
+        ),
         "stable-diffusion-vsd-guidance": (
             "maquette.models.guidance.stable_diffusion_vsd:StableDiffusionVSDGuidance"
         ),

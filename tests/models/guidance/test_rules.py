@@ -9,6 +9,7 @@ from maquette.diffusion import score
 from maquette.diffusion.text import TextEncoding
 from maquette.models.guidance.rules import RULES, Sample, parse_rule
 from maquette.models.guidance.stable_diffusion import StableDiffusionGuidance
+from maquette.models.guidance.stable_diffusion_sdi import StableDiffusionSDIGuidance
 from maquette.models.guidance.view_text import ViewText
 from maquette.models.prompt_processors.directions import four_views
 from maquette.models.prompt_processors.prompt_utils import PromptUtils
@@ -196,3 +197,20 @@ def test_every_rule_draws_latents_to_what_the_text_says(rule):
 def test_a_rule_that_is_not_there_is_named(name, options, error):
     with pytest.raises(error):
         parse_rule(name, options)
+
+
+def test_the_guidance_of_sdi_is_that_rule_with_the_gradient_of_a_mean_and_annealed_levels():
+    guidance = StableDiffusionSDIGuidance({"guidance_scale": 2.0}, GaussianDenoiser())
+    guidance.update_step(0, 5000)
+    assert guidance.min_step == guidance.max_step == 20 + (980 - 20) // 2
+    plain = StableDiffusionGuidance(
+        {"rule": "sdi", "guidance_scale": 2.0, "weighting_strategy": "uniform"}, GaussianDenoiser()
+    )
+    x = torch.linspace(-1, 1, 48, dtype=torch.float64).view(1, 3, 4, 4)
+    text = ViewText(prompt(), torch.zeros(1), torch.zeros(1), True)
+    sample = Sample(latents=x, noise=x.sin(), t=torch.tensor([500]), text=text)
+    found = guidance.rule(guidance, sample)
+    exactly(found.gradient * 48, plain.rule(plain, sample).gradient)
+    angles = {"elevation": torch.zeros(1), "azimuth": torch.zeros(1), "camera_distances": torch.zeros(1)}
+    out = guidance(x.permute(0, 2, 3, 1), prompt(), **angles, rgb_as_latents=True)
+    assert "loss_sdi" in out and "loss_sds" not in out

@@ -1,0 +1,75 @@
+"""Score distillation via inversion (SDI), under the ecosystem's name and options."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from maquette.core.errors import ConfigError
+from maquette.core.registry import register
+from maquette.models.guidance.base import KEY
+from maquette.models.guidance.rules import SDI, SDS, Distilled, Predictor, Rule, Sample
+from maquette.models.guidance.stable_diffusion import StableDiffusionGuidance
+
+
+@register("stable-diffusion-sdi-guidance")
+class StableDiffusionSDIGuidance(StableDiffusionGuidance):
+    """SDI (Lukoianov et al. 2024): `loss_sdi` is half the mean squared distance to the model's picture."""
+
+    @dataclass(kw_only=True)
+    class Config(StableDiffusionGuidance.Config):
+        """The inversion."""
+
+        guidance_scale: float = 7.5
+        """s of the step after the inversion."""
+        trainer_max_steps: int = 10000
+        """The step at which annealing arrives at the lowest level."""
+        t_anneal: bool = True
+        """Whether the noise level falls from the highest to the lowest, linearly, instead of being drawn."""
+        enable_sdi: bool = True
+        """Whether the noise comes from an inversion; without, this is SDS with another scale."""
+        inversion_guidance_scale: float = -7.5
+        """s of the inversion."""
+        inversion_n_steps: int = 10
+        """Steps of the inversion."""
+        inversion_eta: float = 0.3
+        """Share of fresh noise."""
+        n_ddim_steps: int = 50
+        """Accepted for older recipes; `eval_steps` says how finely `guidance_eval` denoises."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.rule != "sds" or self.rule_args or self.use_sjc:
+                raise ConfigError(f"{KEY}.rule", self.rule, "nothing: the rule of this guidance is SDI")
+            if self.t_anneal and self.sqrt_anneal:
+                raise ConfigError(f"{KEY}.sqrt_anneal", True, "false, where t_anneal is true")
+
+    loss_name = "sdi"
+
+    def make_rule(self) -> Rule:
+        """SDI with the options of the config, its gradient that of a mean."""
+        if not self.cfg.enable_sdi:
+            return SDS()
+        cfg = self.cfg
+        return _Mean(scale=cfg.inversion_guidance_scale, steps=cfg.inversion_n_steps, eta=cfg.inversion_eta)
+
+    def weight(self, t: Tensor) -> Float[Tensor, "B"]:
+        """SDI weighs all noise levels the same."""
+        return super().weight(t) if not self.cfg.enable_sdi else self.alpha_bar(t) * 0.0 + 1.0
+
+    def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
+        """Anneal the noise level."""
+        super().update_step(epoch, global_step, on_load_weights)
+        if self.cfg.t_anneal:
+            left = 1.0 - min(global_step / self.cfg.trainer_max_steps, 1.0)
+            level = int(self.min_step + (self.max_step - self.min_step) * left)
+            self.min_step = self.max_step = level
+
+
+class _Mean(SDI):
+    """SDI whose gradient is divided by the number of latents of a sample, as a mean's is."""
+
+    def __call__(self, model: Predictor, sample: Sample) -> Distilled:
+        """The gradient of half the mean squared distance."""
+        found = super().__call__(model, sample)
+        return Distilled(gradient=found.gradient / sample.latents[0].numel(), x0_hat=found.x0_hat)
