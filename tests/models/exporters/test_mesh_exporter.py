@@ -65,7 +65,8 @@ class Plain(BaseMaterial):
 
 
 def exporter(geometry=None, **cfg) -> MeshExporter:
-    field = {"isosurface_resolution": 40, "isosurface_threshold": 200.0, "isosurface_remove_outliers": False}
+    field = {"isosurface_method": "mc", "isosurface_resolution": 40, "isosurface_threshold": 200.0}
+    field["isosurface_remove_outliers"] = False
     geometry = Ellipsoid({**field, **(geometry or {})})
     return MeshExporter(
         {"texture_size": 128, "texture_format": "png", "max_faces": 1500, **cfg}, geometry, Plain({})

@@ -18,10 +18,11 @@ SMALL_GRID = {
     "per_level_scale": 1.5,
 }
 NETWORK = {"n_neurons": 16, "n_hidden_layers": 1}
+CUBES = {"isosurface_method": "mc"}
 
 
 def make(**cfg):
-    cfg = {"pos_encoding_config": SMALL_GRID, "mlp_network_config": NETWORK, **cfg}
+    cfg = {**CUBES, "pos_encoding_config": SMALL_GRID, "mlp_network_config": NETWORK, **cfg}
     return ImplicitVolume(cfg)
 
 
@@ -122,6 +123,7 @@ def test_blob_is_annealed():
 def test_isosurface_of_a_ball(coarse_to_fine):
     geometry = Ball(
         {
+            **CUBES,
             "pos_encoding_config": SMALL_GRID,
             "isosurface_resolution": 48,
             "isosurface_coarse_to_fine": coarse_to_fine,
@@ -142,7 +144,7 @@ def test_the_second_pass_looks_only_around_the_surface_and_finds_the_same(monkey
             self.asked += len(points)
             return super().forward_density(points)
 
-    cfg = {"isosurface_resolution": 40, "isosurface_threshold": "auto"}
+    cfg = {**CUBES, "isosurface_resolution": 40, "isosurface_threshold": "auto"}
     geometry = Counting({"pos_encoding_config": SMALL_GRID, **cfg})
     with torch.no_grad():
         geometry.encoding.encoding.table.uniform_(-0.5, 0.5, generator=torch.Generator().manual_seed(0))
@@ -170,7 +172,8 @@ def test_small_pieces_are_dropped():
             crumb = (points - points.new_tensor([-0.8, -0.8, -0.8])).norm(dim=-1, keepdim=True) < 0.09
             return super().forward_density(points) + 50.0 * crumb
 
-    cfg = {"pos_encoding_config": SMALL_GRID, "isosurface_resolution": 40, "isosurface_coarse_to_fine": False}
+    cfg = {**CUBES, "pos_encoding_config": SMALL_GRID, "isosurface_resolution": 40}
+    cfg["isosurface_coarse_to_fine"] = False
     kept = BallAndCrumb({**cfg, "isosurface_remove_outliers": False}).isosurface()
     cleaned = BallAndCrumb({**cfg, "isosurface_outlier_n_faces_threshold": 0.1}).isosurface()
     by_count = BallAndCrumb({**cfg, "isosurface_outlier_n_faces_threshold": 500}).isosurface()
@@ -184,7 +187,7 @@ def test_hidden_cavities_are_closed():
             shell = (points - points.new_tensor(self.center)).norm(dim=-1, keepdim=True) > 0.3
             return super().forward_density(points) * shell
 
-    cfg = {"pos_encoding_config": SMALL_GRID, "isosurface_resolution": 40}
+    cfg = {**CUBES, "pos_encoding_config": SMALL_GRID, "isosurface_resolution": 40}
     mesh = Hollow(cfg).isosurface()
     assert volume(mesh).item() == pytest.approx(4 / 3 * math.pi * 0.5**3, rel=0.01)
     hollow = Hollow({**cfg, "isosurface_remove_outliers": False}).isosurface()

@@ -14,6 +14,7 @@ from maquette.core.base import BaseModule
 from maquette.core.errors import ConfigError, RunFailed
 from maquette.core.output import MappingOutput
 from maquette.kernels.isosurface import marching_cubes
+from maquette.models.geometry.lattices import LATTICE_METHODS, Lattice, lattice_for
 from maquette.ops.mesh import (
     Mesh,
     component_labels,
@@ -26,8 +27,10 @@ from maquette.ops.volume import contract, near_border
 
 log = logging.getLogger(__name__)
 
-ISOSURFACE_METHODS = ("mc", "mt", "mc-cpu")
-"""Accepted names; all of them are marching cubes on the device of the geometry."""
+ISOSURFACE_METHODS = ("mc", "mc-cpu", *LATTICE_METHODS)
+"""Accepted names; the first two are marching cubes on the device of the geometry."""
+AUTO_NODES = 64
+"""Nodes an axis of the grid from which a lattice's automatic threshold is read."""
 POINTS_PER_CHUNK = 2**16
 MARGIN = 0.1
 """How much the box of the second pass is larger than the asset, as a fraction."""
@@ -131,9 +134,10 @@ class BaseImplicitGeometry(BaseGeometry):
         isosurface: bool = True
         """Whether the field may become a mesh."""
         isosurface_method: str = "mt"
-        """Marching cubes, by any of its names: mc, mt, mc-cpu."""
+        """mt (marching tetrahedra) or flexicubes, both differentiable; mc or mc-cpu (marching cubes), not."""
         isosurface_resolution: int = 128
-        """Nodes per axis."""
+        """Nodes per axis (mc), cells per axis (flexicubes), or the size of the tetrahedral grid (mt; 128 has
+        290 000 nodes, see `ops.tet_grid`)."""
         isosurface_threshold: Any = 25.0
         """Value of the field at the surface: a number or "auto"."""
         isosurface_chunk: int = 0
@@ -141,7 +145,7 @@ class BaseImplicitGeometry(BaseGeometry):
         isosurface_coarse_to_fine: bool = True
         """Look again, with all nodes, in a box around what the first pass found."""
         isosurface_deformable_grid: bool = False
-        """Let grid nodes move; refused where the geometry does not learn that."""
+        """Let nodes move (mt, flexicubes); refused where the geometry does not learn that."""
         isosurface_remove_outliers: bool = True
         """Drop small separate pieces, and closed cavities that nobody can see."""
         isosurface_outlier_n_faces_threshold: Any = 0.01
@@ -197,7 +201,7 @@ class BaseImplicitGeometry(BaseGeometry):
         """The field whose level set is the surface (*N, 1), and offsets of grid nodes (*N, 3) or None."""
         raise NotImplementedError
 
-    def forward_level(self, field: Float[Tensor, "*N 1"], threshold: float) -> Float[Tensor, "*N 1"]:
+    def forward_level(self, field: Float[Tensor, "*N"], threshold: float) -> Float[Tensor, "*N"]:
         """The field as a level: zero at the surface, negative inside."""
         raise NotImplementedError
 
@@ -209,35 +213,83 @@ class BaseImplicitGeometry(BaseGeometry):
         """World points as coordinates for an encoding, in [0, 1]."""
         return contract(points, self.bbox, self.unbounded)
 
-    @torch.no_grad()
     def isosurface(self) -> Mesh:
         """The surface as a closed mesh in the world frame.
 
+        With a differentiable method, and gradients switched on, the vertices carry gradients to the field
+        and to the offsets of nodes, nothing is cleaned away, and a mesh without faces is a possible answer.
         `mesh.extras["isosurface_threshold"]` holds the threshold that was used.
 
         Raises:
-            RunFailed: nothing is inside the surface.
+            RunFailed: nothing is inside the surface, and no gradients are asked for.
             ConfigError: `isosurface` is switched off.
         """
         if not self.cfg.isosurface:
             raise ConfigError("system.geometry.isosurface", False, "true, to make a mesh")
+        if self.cfg.isosurface_method in LATTICE_METHODS:
+            return self._lattice_surface()
+        return self._cubes_surface()
+
+    @torch.no_grad()
+    def _cubes_surface(self) -> Mesh:
+        """Marching cubes, in two passes."""
         field = self.grid_field(self.bbox)
         threshold = self._threshold(field)
         mesh = self._extract(field, self.bbox, threshold)
         if self.cfg.isosurface_coarse_to_fine:
-            box = self._box_around(mesh)
+            box = self._box_around(mesh, 1.0 / (self.cfg.isosurface_resolution - 1))
             mesh = self._extract(self._refined_field(field, box, threshold), box, threshold)
+        return self._finished(mesh, threshold)
+
+    def _lattice_surface(self) -> Mesh:
+        """The surface in a lattice over the box, then in one over what was found."""
+        cfg = self.cfg
+        lattice = lattice_for(cfg.isosurface_method, cfg.isosurface_resolution, self.bbox.device)
+        threshold = self._threshold()
+        box, field = self.bbox, self.lattice_field(lattice, self.bbox)
+        if cfg.isosurface_coarse_to_fine:
+            vertices, faces, _ = lattice.surface(self.forward_level(field, threshold))
+            if len(faces) > 0:
+                box = self._box_around(_in_box(Mesh(vertices, faces), box), lattice.cell)
+                field = self.lattice_field(lattice, box)
+        mesh = self._lattice_mesh(lattice, field, box, threshold)
+        if torch.is_grad_enabled():
+            mesh.extras["isosurface_threshold"] = threshold
+            return mesh
+        if mesh.n_faces == 0:
+            raise _empty_surface(field, threshold)
+        return self._finished(mesh, threshold)
+
+    def _lattice_mesh(self, lattice: Lattice, field: Tensor, box: Tensor, threshold: float) -> Mesh:
+        """The surface in a lattice over `box`; nodes that it depends on are asked again, with gradients."""
+        level = self.forward_level(field, threshold)
+        needed = lattice.needed(level)
+        again, moves = self.forward_field(box[0] + lattice.nodes[needed] * (box[1] - box[0]))
+        level = level.index_put((needed,), self.forward_level(again.reshape(-1), threshold))
+        offsets = None
+        if moves is not None:
+            offsets = torch.zeros_like(lattice.nodes).index_put((needed,), moves.to(lattice.nodes))
+        vertices, faces, _ = lattice.surface(level, offsets, centred=torch.is_grad_enabled())
+        return _in_box(Mesh(vertices, faces), box)
+
+    def _finished(self, mesh: Mesh, threshold: float) -> Mesh:
         if self.cfg.isosurface_remove_outliers:
-            mesh = without_cavities(mesh)
-            mesh = self._without_outliers(mesh)
+            mesh = self._without_outliers(without_cavities(mesh))
         mesh.extras["isosurface_threshold"] = threshold
         return mesh
 
     @torch.no_grad()
-    def grid_field(self, box: Float[Tensor, "2 3"]) -> Float[Tensor, "X Y Z"]:
-        """The field at the nodes of a regular grid over `box`, `isosurface_resolution` nodes an axis."""
+    def lattice_field(self, lattice: Lattice, box: Float[Tensor, "2 3"]) -> Float[Tensor, "N"]:
+        """The field at the nodes of a lattice over `box`."""
+        points = box[0] + lattice.nodes * (box[1] - box[0])
         chunk = self.cfg.isosurface_chunk or POINTS_PER_CHUNK
-        n = self.cfg.isosurface_resolution
+        return torch.cat([self.forward_field(some)[0].reshape(-1) for some in points.split(chunk)])
+
+    @torch.no_grad()
+    def grid_field(self, box: Float[Tensor, "2 3"], n: int | None = None) -> Float[Tensor, "X Y Z"]:
+        """The field at the nodes of a regular grid over `box`, n an axis (`isosurface_resolution`)."""
+        chunk = self.cfg.isosurface_chunk or POINTS_PER_CHUNK
+        n = n or self.cfg.isosurface_resolution
         values = [self.forward_field(points)[0].reshape(-1) for points in _grid_points(box, n, chunk)]
         return torch.cat(values).reshape(n, n, n)
 
@@ -260,10 +312,12 @@ class BaseImplicitGeometry(BaseGeometry):
             field[i, j, k] = self.forward_field(points)[0].reshape(-1)
         return field
 
-    def _threshold(self, field: Tensor) -> float:
+    def _threshold(self, field: Tensor | None = None) -> float:
+        """The threshold; "auto" reads it from the field on a regular grid, asked for here if not given."""
         wanted = self.cfg.isosurface_threshold
         if wanted != "auto":
             return float(wanted)
+        field = self.grid_field(self.bbox, AUTO_NODES) if field is None else field
         threshold = self.auto_threshold(field, self.bbox)
         log.info("isosurface_threshold: auto chose %.4g", threshold)
         return threshold
@@ -274,10 +328,10 @@ class BaseImplicitGeometry(BaseGeometry):
             raise _empty_surface(field, threshold)
         return Mesh(vertices=vertices, faces=faces)
 
-    def _box_around(self, mesh: Mesh) -> Tensor:
+    def _box_around(self, mesh: Mesh, cell: float) -> Tensor:
+        """A box with a margin of at least a cell, whose size is given for a box of one."""
         lower, upper = mesh.vertices.amin(dim=0), mesh.vertices.amax(dim=0)
-        cell = (self.bbox[1] - self.bbox[0]) / (self.cfg.isosurface_resolution - 1)
-        margin = torch.maximum(MARGIN * (upper - lower), cell)
+        margin = torch.maximum(MARGIN * (upper - lower), cell * (self.bbox[1] - self.bbox[0]))
         return torch.stack(
             [(lower - margin).clamp(min=self.bbox[0]), (upper + margin).clamp(max=self.bbox[1])]
         )
@@ -290,6 +344,11 @@ class BaseImplicitGeometry(BaseGeometry):
 def is_number(value: Any) -> bool:
     """Whether a value of a config is a number (true and false are none)."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _in_box(mesh: Mesh, box: Tensor) -> Mesh:
+    """From the unit cube into a box."""
+    return mesh.replace(vertices=box[0] + mesh.vertices * (box[1] - box[0]))
 
 
 def without_cavities(mesh: Mesh) -> Mesh:
