@@ -6,9 +6,12 @@ from maquette.ops.transforms import (
     intrinsics,
     invert_rigid,
     ndc_to_screen,
+    ndc_to_viewport,
     screen_to_ndc,
+    screen_to_world,
     transform_directions,
     transform_points,
+    viewport_to_ndc,
     world_to_screen,
 )
 
@@ -49,3 +52,22 @@ def test_intrinsics_give_the_pixels_that_the_projection_gives_also_off_the_middl
     seen = transform_points(points, torch.linalg.inv(gl_to_cv(c2w)))
     pixels = (intrinsics(proj, 48, 64) @ seen.mT).mT
     torch.testing.assert_close(pixels[..., :2] / pixels[..., 2:], expected)
+
+
+def test_a_viewport_is_a_rectangle_of_the_window():
+    ndc = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0], [0.0, 0.5, 0.0]])
+    pixels = ndc_to_viewport(ndc, (100.0, 10.0), height=40, width=60)
+    torch.testing.assert_close(
+        pixels, torch.tensor([[100.0, 10.0, 0.0], [160.0, 50.0, 1.0], [130.0, 40.0, 0.5]])
+    )
+    torch.testing.assert_close(viewport_to_ndc(pixels, (100.0, 10.0), 40, 60), ndc)
+
+
+def test_pixels_with_a_distance_are_points_again():
+    proj = projection(torch.tensor([0.7]), 64 / 48)
+    points = torch.rand(1, 10, 3) - 0.5
+    pixels = world_to_screen(points, proj @ invert_rigid(pose()), 48, 64)
+    distance = -transform_points(points, invert_rigid(pose()))[..., 2]
+    torch.testing.assert_close(
+        screen_to_world(pixels, distance, proj, pose(), 48, 64), points, atol=1e-4, rtol=0
+    )

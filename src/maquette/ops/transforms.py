@@ -1,7 +1,8 @@
 """Coordinate frames, from an object to the pixel it covers.
 
-object -> world (z up, +x front) -> view (OpenGL: x right, y up, looking along -z) -> clip -> NDC -> screen
-(pixels, x to the right, y downwards, the centre of the first pixel at 0.5). The projection of this project
+object -> parent -> ... -> world (`ops.frames`; z up, +x front) -> view (OpenGL: x right, y up, looking along
+-z) -> clip -> NDC -> viewport -> screen (pixels, x to the right, y downwards, the centre of the first pixel
+at 0.5). Cameras of other programs are converted in `ops.camera_conventions`. The projection of this project
 flips y already in clip space, so rows of NDC run downwards as rows of a picture do.
 """
 
@@ -70,8 +71,48 @@ def world_to_screen(
     return ndc_to_screen(clip_to_ndc(world_to_clip(points, mvp_mtx)), height, width)
 
 
+def ndc_to_viewport(
+    ndc: Float[Tensor, "*N 3"], corner: tuple[float, float], height: int, width: int
+) -> Float[Tensor, "*N 3"]:
+    """Pixel coordinates (x, y) in a window, and depth in [0, 1], of NDC points.
+
+    They are drawn into `height` x `width` pixels of it, whose upper left corner stands at `corner` (x, y).
+    """
+    screen = ndc_to_screen(ndc, height, width) + ndc.new_tensor(corner)
+    return torch.cat([screen, 0.5 * ndc[..., 2:] + 0.5], dim=-1)
+
+
+def viewport_to_ndc(
+    pixels: Float[Tensor, "*N 3"], corner: tuple[float, float], height: int, width: int
+) -> Float[Tensor, "*N 3"]:
+    """NDC points of pixel coordinates (x, y) in a window, and depth in [0, 1]."""
+    ndc = screen_to_ndc(pixels[..., :2] - pixels.new_tensor(corner), height, width)
+    return torch.cat([ndc, 2.0 * pixels[..., 2:] - 1.0], dim=-1)
+
+
+def screen_to_world(
+    pixels: Float[Tensor, "B N 2"],
+    distance: Float[Tensor, "B N"],
+    proj_mtx: Float[Tensor, "B 4 4"],
+    c2w: Float[Tensor, "B 4 4"],
+    height: int,
+    width: int,
+) -> Float[Tensor, "B N 3"]:
+    """World points seen at pixel coordinates (x, y), at a distance along the viewing axis: the inverse of
+    `world_to_screen`.
+    """
+    matrix = torch.linalg.inv(intrinsics(proj_mtx, height, width))
+    rays = homogeneous_pixels(pixels) @ matrix.mT
+    return transform_points(rays * distance[..., None], gl_to_cv(c2w))
+
+
+def homogeneous_pixels(pixels: Float[Tensor, "*N 2"]) -> Float[Tensor, "*N 3"]:
+    """Pixel coordinates with a third coordinate of one."""
+    return torch.cat([pixels, torch.ones_like(pixels[..., :1])], dim=-1)
+
+
 def gl_to_cv(c2w: Float[Tensor, "B 4 4"]) -> Float[Tensor, "B 4 4"]:
-    """Camera-to-world of an OpenGL camera as that of an OpenCV camera (x right, y down, z forward)."""
+    """Camera-to-world of an OpenGL camera as that of an OpenCV one (x right, y down, z forward), and back."""
     return c2w * c2w.new_tensor([1.0, -1.0, -1.0, 1.0])
 
 
@@ -87,3 +128,20 @@ def intrinsics(proj_mtx: Float[Tensor, "B 4 4"], height: int, width: int) -> Flo
     matrix[:, 1, 2] = 0.5 * height * (1.0 - proj_mtx[:, 1, 2])
     matrix[:, 2, 2] = 1.0
     return matrix
+
+
+def projection_of(
+    matrix: Float[Tensor, "B 3 3"], height: int, width: int, near: float, far: float
+) -> Float[Tensor, "B 4 4"]:
+    """The projection, view (OpenGL) to clip, that stands for pinhole matrices in pixels: the inverse of
+    `intrinsics`.
+    """
+    proj = matrix.new_zeros(len(matrix), 4, 4)
+    proj[:, 0, 0] = 2.0 / width * matrix[:, 0, 0]
+    proj[:, 1, 1] = -2.0 / height * matrix[:, 1, 1]
+    proj[:, 0, 2] = 1.0 - 2.0 / width * matrix[:, 0, 2]
+    proj[:, 1, 2] = 1.0 - 2.0 / height * matrix[:, 1, 2]
+    proj[:, 2, 2] = -(far + near) / (far - near)
+    proj[:, 2, 3] = -2.0 * far * near / (far - near)
+    proj[:, 3, 2] = -1.0
+    return proj
