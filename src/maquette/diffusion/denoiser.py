@@ -167,13 +167,31 @@ class LatentDenoiser:
         return {"text_embeds": pooled.to(dtype), "time_ids": sizes}
 
 
-def own_denoiser(name: str, dtype: torch.dtype, device: torch.device) -> LatentDenoiser:
+def own_denoiser(
+    name: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    attention_slicing: bool = False,
+    channels_last: bool = False,
+) -> LatentDenoiser:
     """The denoiser of a model, loaded for one caller, who may change it.
+
+    Args:
+        name: as for `load_pipeline`.
+        dtype: of the weights.
+        device: where they are.
+        attention_slicing: compute attention in slices: less memory, slower.
+        channels_last: store the UNet's weights channels last.
 
     Raises:
         ModelUnavailableError, UserError: as `load_pipeline`.
     """
     pipeline = load_pipeline(name, dtype=dtype, parts=IMAGE_PARTS)
+    if attention_slicing:
+        pipeline.unet.set_attention_slice("auto")
+    if channels_last:
+        pipeline.unet.to(memory_format=torch.channels_last)
     return LatentDenoiser(pipeline.unet, pipeline.vae, pipeline.scheduler).to(device)
 
 
@@ -185,19 +203,9 @@ def shared_denoiser(
     attention_slicing: bool = False,
     channels_last: bool = False,
 ) -> LatentDenoiser:
-    """The denoiser of a model, loaded once a process for all who ask alike; the last one asked for is kept.
+    """`own_denoiser`, loaded once a process for all who ask alike; the last one asked for is kept.
 
-    Who changes its weights or settings must build a `LatentDenoiser` of their own.
-
-    Args:
-        name: as for `load_pipeline`.
-        dtype: of the weights.
-        device: where they are.
-        attention_slicing: compute attention in slices: less memory, slower.
-        channels_last: store the UNet's weights channels last.
-
-    Raises:
-        ModelUnavailableError, UserError: as `load_pipeline`.
+    Nobody may change its weights or settings.
     """
     newest = 0
     if not is_random(name):
@@ -211,12 +219,7 @@ def _shared(
     name: str, dtype: torch.dtype, device: torch.device, newest: int, slicing: bool, channels_last: bool
 ) -> LatentDenoiser:
     del newest  # Only part of the key: a folder that was written again is read again.
-    pipeline = load_pipeline(name, dtype=dtype, parts=IMAGE_PARTS)
-    if slicing:
-        pipeline.unet.set_attention_slice("auto")
-    if channels_last:
-        pipeline.unet.to(memory_format=torch.channels_last)
-    return LatentDenoiser(pipeline.unet, pipeline.vae, pipeline.scheduler).to(device)
+    return own_denoiser(name, dtype, device, attention_slicing=slicing, channels_last=channels_last)
 
 
 def weights_dtype(device: torch.device, half: bool) -> torch.dtype:

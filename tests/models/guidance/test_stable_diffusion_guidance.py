@@ -4,7 +4,8 @@ import torch
 from maquette.core.errors import ConfigError
 from maquette.core.random import RandomStreams
 from maquette.core.registry import find
-from maquette.diffusion import score
+from maquette.diffusion import lora, score
+from maquette.diffusion.denoiser import own_denoiser
 from maquette.diffusion.text import TextEncoding
 from maquette.models.guidance.stable_diffusion import StableDiffusionGuidance
 from maquette.models.prompt_processors.directions import four_views
@@ -286,3 +287,23 @@ def test_a_caller_without_draws_gets_the_same_numbers_each_time():
 def test_what_cannot_work_is_refused(options, key):
     with pytest.raises(ConfigError, match=rf"system\.guidance\.{key}"):
         ideal(**options)
+
+
+def test_adapters_of_a_recipe_change_the_guidance_as_much_as_their_scale_says(tmp_path):
+    denoiser = own_denoiser(MODELS["epsilon"], torch.float32, torch.device("cpu"))
+    parameters = lora.add_adapter(denoiser.unet, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for weight in parameters:
+            weight.add_(0.1)
+    path = str(lora.save_adapter(denoiser.unet, tmp_path / "toy.safetensors"))
+    prompt = StableDiffusionPromptProcessor({"pretrained_model_name_or_path": MODELS["epsilon"]})()
+
+    def moved(adapters):
+        guidance = StableDiffusionGuidance(
+            {"pretrained_model_name_or_path": MODELS["epsilon"], "lora": adapters}
+        )
+        return gradient(guidance, pictures(dtype=torch.float32), prompt, draws())[0]
+
+    plain = moved([])
+    assert torch.equal(moved([{"path": path, "scale": 0.0}]), plain)
+    assert not torch.allclose(moved([path]), plain)

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from maquette.core.errors import ConfigError
 from maquette.core.random import StepRandom
 from maquette.diffusion import score
-from maquette.diffusion.denoiser import Denoiser, shared_denoiser, weights_dtype
+from maquette.diffusion.denoiser import Denoiser, own_denoiser, shared_denoiser, weights_dtype
+from maquette.diffusion.lora import LoRAFile, load_adapter
 from maquette.models.guidance.base import KEY, BaseGuidance, GuidanceEval
 from maquette.models.guidance.view_text import ViewText
 from maquette.models.prompt_processors.base import TextEncoding
@@ -44,6 +45,8 @@ class LatentGuidance(BaseGuidance):
         """How many pictures of a batch `guidance_eval` looks at."""
         eval_steps: int = 10
         """Denoising steps of `guidance_eval`."""
+        lora: list[Any] = field(default_factory=list)
+        """Adapters of the UNet: paths, or {path, scale}; files, folders or ids of the hub."""
         half_precision_weights: bool = True
         """float16 weights on a GPU; on a CPU they are float32 always."""
         enable_memory_efficient_attention: bool = False
@@ -71,6 +74,7 @@ class LatentGuidance(BaseGuidance):
                 raise ConfigError(f"{KEY}.guidance_rescale", self.guidance_rescale, "a number from 0 to 1")
             one_of("weighting_strategy", self.weighting_strategy, tuple(score.WEIGHTINGS))
             one_of("encode_mode", self.encode_mode, ("mean", "sample"))
+            LoRAFile.parse(self.lora, f"{KEY}.lora")
 
     denoiser: Denoiser
 
@@ -201,14 +205,19 @@ class LatentGuidance(BaseGuidance):
         return self.denoiser.decode(latents).clamp(0, 1).permute(0, 2, 3, 1)
 
     def _load(self) -> Denoiser:
+        name: str = self.cfg.pretrained_model_name_or_path
         dtype = weights_dtype(self.device, self.cfg.half_precision_weights)
-        return shared_denoiser(
-            self.cfg.pretrained_model_name_or_path,
-            dtype,
-            self.device,
-            attention_slicing=self.cfg.enable_attention_slicing,
-            channels_last=self.cfg.enable_channels_last_format,
-        )
+        switches = {
+            "attention_slicing": self.cfg.enable_attention_slicing,
+            "channels_last": self.cfg.enable_channels_last_format,
+        }
+        adapters = LoRAFile.parse(self.cfg.lora, f"{KEY}.lora")
+        if not adapters:
+            return shared_denoiser(name, dtype, self.device, **switches)
+        denoiser = own_denoiser(name, dtype, self.device, **switches)
+        for number, adapter in enumerate(adapters):
+            load_adapter(denoiser.unet, adapter.path, f"lora{number}", adapter.scale)
+        return denoiser
 
 
 def refuse(wanted: bool, name: str) -> None:
