@@ -1,7 +1,8 @@
 """Gaussian splatting in plain PyTorch, in any precision: projection of all at once, blending tile by tile.
 
-Each tile of SIDE x SIDE pixels blends, in tensors of (Gaussians of the tile, pixels), the depth-sorted Gaussians whose
-box touches it; autograd does the rest. This is how one writes it in PyTorch when it has to be quick as well.
+Each tile of SIDE x SIDE pixels blends, in tensors of (Gaussians of the tile, pixels), the depth-sorted
+Gaussians whose box touches it; autograd does the rest. This is how one writes it in PyTorch when it has to be
+quick as well.
 """
 
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ def rotation_matrices(q: Tensor) -> Tensor:
 
 
 def project(means, rotations, scales, opacities, w2c, k, height, width, primitive="3d", near=0.01) -> View:
-    """EWA (Zwicker et al. 2002, eq. 29 and 31), or the plane of a flat Gaussian (Huang et al. 2024, eq. 8-10)."""
+    """EWA (Zwicker et al. 2002, eq. 29), or the plane of a flat Gaussian (Huang et al. 2024, eq. 8-10)."""
     points = means @ w2c[:3, :3].T + w2c[:3, 3]
     z = points[:, 2]
     ahead = z > near
@@ -50,9 +51,8 @@ def project(means, rotations, scales, opacities, w2c, k, height, width, primitiv
     far = (2.0 * torch.log(255.0 * opacities.detach())).clamp(min=0.0)
     if primitive == "3d":
         margin = 0.15 * size / focal
-        held = torch.maximum(
-            torch.minimum(bearing, (size - centre) / focal + margin), -centre / focal - margin
-        )
+        low, high = -centre / focal - margin, (size - centre) / focal + margin
+        held = torch.maximum(torch.minimum(bearing, high), low)
         spread = (focal / z[:, None])[..., None] * (axes[:, :2] - held[..., None] * axes[:, 2:])
         covariance = spread @ spread.mT + LOW_PASS * torch.eye(2, dtype=z.dtype)
         frame = torch.linalg.inv(torch.linalg.cholesky(covariance))
@@ -67,20 +67,22 @@ def project(means, rotations, scales, opacities, w2c, k, height, width, primitiv
 
 
 def flat_half(spread: Tensor, tilt: Tensor, far: Tensor) -> Tensor:
-    """Half the box of a disc by sampling its rim (a bound of its own, not the kernel's formula)."""
-    turn = torch.arange(720, dtype=spread.dtype) / 720 * 2.0 * torch.pi
-    rim = far.sqrt()[:, None, None] * torch.stack([turn.cos(), turn.sin()])
-    ahead = 1.0 + tilt[:, None] @ rim
-    edge = ((spread @ rim) / ahead.clamp(min=1e-3)).abs().amax(-1) * 1.01
-    edge = torch.where((ahead <= 1e-3).any(-1).any(-1)[:, None], 1e6, edge)
-    return torch.maximum(edge, (far / BLUR).sqrt()[:, None])
+    """Half the box around the centre of a disc in perspective, or of its blur."""
+    inner = (1.0 - far * tilt.square().sum(-1))[:, None]
+    middle = far[:, None] * (spread @ tilt[..., None])[..., 0] / inner
+    size = far[:, None] * spread.square().sum(-1) / inner
+    half = torch.where(inner > 1e-3, middle.abs() + (middle.square() + size).sqrt(), 1e6)
+    return torch.maximum(half, (far / BLUR).sqrt()[:, None])
 
 
 def splat(
-    means, rotations, scales, opacities, colors, w2c, intrinsics, height, width, primitive="3d", background=None,
-    near=0.01, normals=None, save_memory=False,
+    means, rotations, scales, opacities, colors, w2c, intrinsics, height, width, *, primitive="3d",
+    background=None, near=0.01, normals=None, boxes=True, save_memory=False,
 ) -> dict[str, Tensor]:  # fmt: skip
-    """Color, opacity, depth, normal and means2d; `normals` are those of the Gaussians (B, N, 3)."""
+    """Color, opacity, depth, normal and means2d; `normals` are those of the Gaussians (B, N, 3).
+
+    Without `boxes` every pixel looks at every Gaussian.
+    """
     views = len(w2c)
     colors = colors.expand(views, *colors.shape[-2:])
     features = colors if normals is None else torch.cat([colors, normals], -1)
@@ -90,6 +92,7 @@ def splat(
     pictures = []
     for view, centre, feature in zip(seen, means2d, features, strict=True):
         view.centre = centre
+        view.half = view.half if boxes else torch.full_like(view.half, 1e9)
         pictures.append(blend(view, opacities, feature, height, width, primitive == "2d", save_memory))
     blended, depth, light = (torch.stack(items) for items in zip(*pictures, strict=True))
     color, normal = blended[..., : colors.shape[-1]], blended[..., colors.shape[-1] :]
@@ -108,14 +111,16 @@ def blend(view: View, opacities, features, height, width, flat, save_memory) -> 
     bands = []
     for top in range(0, height, SIDE):
         tiles = []
-        in_band = (low[:, 1] <= top + SIDE) & (high[:, 1] >= top)
+        in_band = (low[:, 1] <= top + SIDE - 0.5) & (high[:, 1] >= top + 0.5)
         for left in columns:
-            touched = (in_band & (low[:, 0] <= left + SIDE) & (high[:, 0] >= left)).nonzero()[:, 0]
+            in_tile = in_band & (low[:, 0] <= left + SIDE - 0.5) & (high[:, 0] >= left + 0.5)
+            touched = in_tile.nonzero()[:, 0]
             box = (top, min(top + SIDE, height), left, min(left + SIDE, width))
             arguments = (*(field[touched] for field in fields), box, flat)
-            tiles.append(
-                checkpoint(tile, *arguments, use_reentrant=False) if save_memory else tile(*arguments)
-            )
+            if save_memory:
+                tiles.append(checkpoint(tile, *arguments, use_reentrant=False))
+            else:
+                tiles.append(tile(*arguments))
         bands.append(torch.cat(tiles, 1))
     blended = torch.cat(bands, 0)
     return blended[..., :-2], blended[..., -2:-1], blended[..., -1:]
