@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -30,6 +31,21 @@ def encode_texture(image: Float[Tensor, "H W C"], texture_format: str, quality: 
     if texture_format not in FORMATS:
         raise UserError(f"Textures are stored as png or jpg, not {texture_format!r}.")
     return encode_image(quantized(image), FORMATS[texture_format], quality)
+
+
+def pack_metallic_roughness(
+    metallic: Float[Tensor, "*N 1"] | None = None, roughness: Float[Tensor, "*N 1"] | None = None
+) -> Float[Tensor, "*N 3"]:
+    """The channels of a `METALLIC_ROUGHNESS` map: one (no occlusion), roughness, metalness.
+
+    What is not given is what glTF takes for no map at all: rough, and no metal.
+    """
+    given = metallic if metallic is not None else roughness
+    if given is None:
+        raise ValueError("metalness or roughness is needed")
+    one = torch.ones_like(given)
+    rough = one if roughness is None else roughness
+    return torch.cat([one, rough, torch.zeros_like(one) if metallic is None else metallic], dim=-1)
 
 
 def textures_of(material: Any) -> dict[str, Float[Tensor, "H W C"]]:

@@ -173,7 +173,7 @@ def test_compositing_along_the_normal_sums_to_one():
     points = torch.tensor([[0.6, 0, 0], [0, 0.4, 0], [0.95, -0.95, 0.95]])
     normals = torch.nn.functional.normalize(points, dim=-1)
     constant = colors.material
-    constant.export = lambda features: {"albedo": torch.full((len(features), 3), 0.25)}
+    constant.export = lambda features, **kwargs: {"albedo": torch.full((len(features), 3), 0.25)}
     torch.testing.assert_close(colors(points, normals), torch.full((3, 3), 0.25))
 
 

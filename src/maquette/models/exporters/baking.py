@@ -1,56 +1,97 @@
-"""Colours of a surface as a texture or at its vertices."""
+"""Values of a surface as a texture or at its vertices."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from maquette.kernels.uv_raster import rasterize_uv
 from maquette.ops.image import dilate, fill_unpainted
 from maquette.ops.mesh import Mesh, vertex_normals
+from maquette.ops.tangents import mesh_tangents, orthogonal_tangent
+
+PADDING = 4
+CHUNK = 2**16
+"""Points asked at once."""
 
 ColorQuery = Callable[[Float[Tensor, "N 3"], Float[Tensor, "N 3"]], Float[Tensor, "N 3"]]
 """Colours of surface points, given positions and unit outward normals."""
+MapQuery = Callable[[Float[Tensor, "N 3"], Float[Tensor, "N 3"]], dict[str, Tensor]]
+"""Several values (N, C) of surface points by name."""
 
 
-def bake_texture(
-    mesh: Mesh, query: ColorQuery, size: int, padding: int = 4, chunk: int = 2**16
-) -> Float[Tensor, "S S 3"]:
-    """The base colour texture of an unwrapped mesh.
+@dataclass(frozen=True, eq=False)
+class Texels:
+    """The surface points at the N texel centres that the charts of a mesh cover."""
 
-    Every texel whose centre lies in a chart asks for the colour of its surface point; charts then grow by
-    `padding` texels, and what is left is filled smoothly, so that no filtering ever meets an unpainted texel.
+    mask: Bool[Tensor, "S S"]
+    """Which texels these are, row by row from the top (v = 1)."""
+    points: Float[Tensor, "N 3"]
+    """World positions."""
+    normals: Float[Tensor, "N 3"]
+    """Unit outward normals, smooth over the surface."""
+    tangents: Float[Tensor, "N 4"]
+    """Unit tangents along u, and the sign of the bitangent (`ops.tangents`)."""
 
-    Args:
-        mesh: with texture coordinates.
-        query: colours of surface points.
-        size: side of the texture, texels.
-        padding: how far charts grow, texels.
-        chunk: points asked at once.
+    def picture(self, values: Float[Tensor, "N C"], padding: int = PADDING) -> Float[Tensor, "S S C"]:
+        """The texture with these values: charts grow by `padding` texels, and what is left is filled
+        smoothly, so that no filtering ever meets an unpainted texel.
+        """
+        image = values.new_zeros(*self.mask.shape, values.shape[-1])
+        image[self.mask] = values
+        return fill_unpainted(*dilate(image, self.mask, padding))
+
+
+def texels(mesh: Mesh, size: int) -> Texels:
+    """The surface points of a `size` x `size` texture.
+
+    Raises:
+        ValueError: the mesh has no texture coordinates.
     """
     if mesh.uvs is None or mesh.uv_faces is None:
         raise ValueError("a mesh must be unwrapped before its texture is baked")
     hits = rasterize_uv(mesh.uvs, mesh.uv_faces, size, size)
-    points = hits.interpolate(mesh.vertices, mesh.faces)[hits.mask]
-    normals = hits.interpolate(vertex_normals(mesh), mesh.faces)[hits.mask]
-    texture = points.new_zeros(size * size, 3)
-    texture[hits.mask] = ask(query, points, normals, chunk)
-    image, painted = dilate(texture.reshape(size, size, 3), hits.mask.reshape(size, size), padding)
-    return fill_unpainted(image, painted)
+    normals = F.normalize(hits.interpolate(vertex_normals(mesh), mesh.faces)[hits.mask], dim=-1)
+    tangents, corners = mesh_tangents(mesh)
+    along = hits.interpolate(tangents, corners)[hits.mask]
+    sign = torch.where(along[:, 3:] < 0, -1.0, 1.0)
+    return Texels(
+        mask=hits.mask.reshape(size, size),
+        points=hits.interpolate(mesh.vertices, mesh.faces)[hits.mask],
+        normals=normals,
+        tangents=torch.cat([orthogonal_tangent(along[:, :3], normals), sign], dim=-1),
+    )
 
 
-def bake_vertex_colors(mesh: Mesh, query: ColorQuery, chunk: int = 2**16) -> Float[Tensor, "V 3"]:
+def bake_texture(
+    mesh: Mesh, query: ColorQuery, size: int, padding: int = PADDING, chunk: int = CHUNK
+) -> Float[Tensor, "S S 3"]:
+    """The base colour texture of an unwrapped mesh: every texel asks for the colour of its surface point."""
+    spots = texels(mesh, size)
+    return spots.picture(ask(query, spots.points, spots.normals, chunk), padding)
+
+
+def bake_vertex_colors(mesh: Mesh, query: ColorQuery, chunk: int = CHUNK) -> Float[Tensor, "V 3"]:
     """The colour of each vertex."""
-    return ask(query, mesh.vertices, vertex_normals(mesh), chunk)
+    return ask(query, mesh.vertices, F.normalize(vertex_normals(mesh), dim=-1), chunk)
 
 
 def ask(
-    query: ColorQuery, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"], chunk: int
+    query: ColorQuery, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"], chunk: int = CHUNK
 ) -> Float[Tensor, "N 3"]:
-    """Colours of many points, `chunk` at once; normals are made unit length."""
-    normals = torch.nn.functional.normalize(normals, dim=-1)
-    if len(points) == 0:
-        return points.new_zeros(0, 3)
+    """Colours of many points, `chunk` at once."""
+    return ask_maps(lambda point, normal: {"color": query(point, normal)}, points, normals, chunk)["color"]
+
+
+def ask_maps(
+    query: MapQuery, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"], chunk: int = CHUNK
+) -> dict[str, Tensor]:
+    """Values of many points, `chunk` at once."""
     pieces = zip(torch.split(points, chunk), torch.split(normals, chunk), strict=True)
-    return torch.cat([query(point, normal) for point, normal in pieces])
+    answers = [query(point, normal) for point, normal in pieces]
+    return {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}

@@ -8,12 +8,15 @@ import torch
 
 from maquette.core.errors import ConfigError, RunFailed
 from maquette.core.registry import register
+from maquette.io.frames import UNITS
 from maquette.io.remesh import decimate, smooth
-from maquette.io.textures import BASE_COLOR, FORMATS
+from maquette.io.repair import repaired
+from maquette.io.textures import FORMATS
 from maquette.io.uv import unwrap
-from maquette.models.exporters.baking import bake_texture, bake_vertex_colors
+from maquette.models.exporters.baking import bake_vertex_colors
 from maquette.models.exporters.base import BaseExporter, ExportItem
 from maquette.models.exporters.surface_colors import SurfaceColors
+from maquette.models.exporters.texture_maps import bake_maps
 from maquette.ops.mesh import (
     Mesh,
     bounding_box,
@@ -22,10 +25,25 @@ from maquette.ops.mesh import (
     remove_degenerate_faces,
     volume,
 )
+from maquette.ops.mesh_health import is_closed
 
 log = logging.getLogger(__name__)
 
-MESH_FORMATS = ("glb", "obj-mtl", "obj")
+SUFFIXES = {
+    "glb": ".glb",
+    "obj-mtl": ".obj",
+    "obj": ".obj",
+    "ply": ".ply",
+    "stl": ".stl",
+    "usd": ".usdc",
+    "usda": ".usda",
+    "usdc": ".usdc",
+    "usdz": ".usdz",
+}
+"""Names of formats, and the suffixes of their files."""
+WITHOUT_TEXTURE = ("obj", "ply", "stl")
+"""Formats whose colours, if they have any, are at the vertices."""
+COUNTS = ("max_faces", "smooth_iterations", "texture_padding", "color_depth")
 
 INTRICATE = 2
 """A surface with this many times more faces than it was simplified to is noise."""
@@ -33,28 +51,40 @@ INTRICATE = 2
 
 @register("mesh-exporter")
 class MeshExporter(BaseExporter):
-    """Isosurface, clean, simplify, unwrap, bake."""
+    """Isosurface, clean, simplify, unwrap, bake.
+
+    The surface of a field (volume, signed distance, tetrahedra, Gaussians) is cleaned. Triangles that were
+    given (`custom-mesh`) keep their shape, and their texture coordinates where they have any.
+    """
 
     @dataclass(kw_only=True)
     class Config(BaseExporter.Config):
         """Options."""
 
         fmt: str = "glb"
-        """glb (one file), obj-mtl (with material and texture), or obj (with vertex colours)."""
+        """glb (one file), obj-mtl (with material and textures), obj (with vertex colours), ply (vertex
+        colours), stl (shape only, closed), usd, usda, usdc or usdz (with textures; needs the extra `usd`)."""
         save_name: str = "model"
         """File name without suffix."""
+        up_axis: str = "z"
+        """Axis that points up in the file, z or y; a GLB is always y up."""
+        units: str = "m"
+        """What a unit of the file is: m, dm, cm, mm, in or ft (a world unit is a metre); a GLB is always in
+        metres."""
         save_normal: bool = False
         """Write vertex normals into an OBJ; a GLB always has them."""
         save_uv: bool = True
         """Write texture coordinates."""
         save_texture: bool = True
-        """Bake a texture; without it, or without texture coordinates, colours go to the vertices."""
+        """Bake textures; without them, or without texture coordinates, colours go to the vertices."""
         texture_size: int = 1024
-        """Side of the texture, texels."""
+        """Side of the textures, texels."""
         texture_format: str = "jpg"
-        """jpg or png."""
+        """jpg or png, of the base colour; the other maps are always png."""
         texture_padding: int = 4
-        """How far the colours of a chart reach over its border, texels."""
+        """How far the values of a chart reach over its border, texels."""
+        bake_normals: bool = False
+        """Keep the shape that simplifying takes away as a normal map."""
         xatlas_chart_options: dict[str, Any] = field(default_factory=dict)
         """Fields of `xatlas.ChartOptions`."""
         xatlas_pack_options: dict[str, Any] = field(default_factory=dict)
@@ -64,7 +94,9 @@ class MeshExporter(BaseExporter):
         max_faces: int = 20_000
         """Simplify to about this many faces before unwrapping, whose time grows fast; 0 keeps all."""
         keep_components: int = 1
-        """Keep this many connected pieces, the largest first; 0 keeps all."""
+        """Of a field's surface keep this many connected pieces, the largest first; 0 keeps all."""
+        repair: bool = True
+        """Close holes of a field's surface, and part what is joined too often."""
         smooth_iterations: int = 0
         """Passes of Taubin smoothing."""
         color_samples: int = 5
@@ -77,21 +109,19 @@ class MeshExporter(BaseExporter):
         """Further entries for a GLB's extras, for example the prompt."""
 
         def __post_init__(self) -> None:
-            if self.fmt not in MESH_FORMATS:
-                raise ConfigError("system.exporter.fmt", self.fmt, f"one of: {', '.join(MESH_FORMATS)}")
+            if self.fmt not in SUFFIXES:
+                raise ConfigError("system.exporter.fmt", self.fmt, f"one of: {', '.join(SUFFIXES)}")
+            if self.up_axis not in ("y", "z"):
+                raise ConfigError("system.exporter.up_axis", self.up_axis, "y or z")
+            if self.units not in UNITS:
+                raise ConfigError("system.exporter.units", self.units, f"one of: {', '.join(UNITS)}")
             if self.texture_format not in FORMATS:
                 raise ConfigError("system.exporter.texture_format", self.texture_format, "jpg or png")
             if self.texture_size < 4:
                 raise ConfigError("system.exporter.texture_size", self.texture_size, "an integer >= 4")
             if self.color_samples < 1:
                 raise ConfigError("system.exporter.color_samples", self.color_samples, "an integer >= 1")
-            for name in (
-                "max_faces",
-                "keep_components",
-                "smooth_iterations",
-                "texture_padding",
-                "color_depth",
-            ):
+            for name in (*COUNTS, "keep_components"):
                 if getattr(self, name) < 0:
                     raise ConfigError(f"system.exporter.{name}", getattr(self, name), "a number >= 0")
 
@@ -100,20 +130,18 @@ class MeshExporter(BaseExporter):
     def __call__(self) -> list[ExportItem]:
         """The mesh with its colours, as one item."""
         with torch.no_grad():
-            mesh = self.surface()
-            mesh = self.paint(mesh)
+            mesh = self.paint(self.surface())
         return [self._item(mesh)]
 
     def surface(self) -> Mesh:
-        """The cleaned and simplified surface, world frame.
+        """The surface as it will be painted, world frame.
 
         Raises:
             RunFailed: cleaning left nothing.
         """
         cfg = self.cfg
-        mesh = self._clean(self.geometry.isosurface())
-        mesh = smooth(mesh, cfg.smooth_iterations)
-        if cfg.max_faces and mesh.n_faces > cfg.max_faces:
+        self.detailed = mesh = self._whole()
+        if cfg.max_faces and mesh.n_faces > cfg.max_faces and not mesh.has_uvs:
             mesh = self._clean(decimate(mesh, cfg.max_faces))
         if mesh.n_faces == 0:
             raise RunFailed(
@@ -123,17 +151,35 @@ class MeshExporter(BaseExporter):
         return mesh.replace(extras={**mesh.extras, "name": cfg.save_name, **cfg.extras})
 
     def paint(self, mesh: Mesh) -> Mesh:
-        """The mesh with a baked texture or with vertex colours, as the format wants."""
+        """The mesh with baked textures or with vertex colours, as the format wants."""
         cfg = self.cfg
+        if cfg.fmt == "stl":
+            return Mesh(mesh.vertices, mesh.faces, extras=mesh.extras)
         low, high = bounding_box(mesh)
         depth = cfg.color_depth * float((high - low).max())
         colors = SurfaceColors(self.geometry, self.material, cfg.color_samples, depth)
-        if cfg.save_uv and (cfg.save_texture or cfg.fmt == "obj") and self._can_be_unwrapped(mesh):
+        own_uvs = mesh.has_uvs
+        textured = cfg.save_texture and cfg.fmt not in WITHOUT_TEXTURE
+        if cfg.save_uv and (textured or cfg.fmt == "obj") and not own_uvs and self._can_be_unwrapped(mesh):
             mesh = unwrap(mesh, cfg.texture_size, cfg.xatlas_chart_options, cfg.xatlas_pack_options)
-        if cfg.fmt == "obj" or not (mesh.has_uvs and cfg.save_texture):
-            return mesh.replace(vertex_colors=bake_vertex_colors(mesh, colors))
-        texture = bake_texture(mesh, colors, cfg.texture_size, cfg.texture_padding)
-        return mesh.replace(texture={BASE_COLOR: texture})
+        if not cfg.save_uv:
+            mesh = mesh.replace(uvs=None, uv_faces=None)
+        if not (textured and mesh.has_uvs):
+            return mesh.replace(vertex_colors=bake_vertex_colors(mesh, colors), texture={})
+        detailed = self.detailed if cfg.bake_normals else None
+        maps = bake_maps(mesh, colors, cfg.texture_size, cfg.texture_padding, detailed, own_uvs)
+        return mesh.replace(texture=maps, vertex_colors=None)
+
+    def _whole(self) -> Mesh:
+        """The surface before it is simplified: a field's is cleaned, given triangles stay as they are."""
+        mesh = self.geometry.isosurface()
+        if not self._is_extracted():
+            return mesh
+        return smooth(self._clean(mesh), self.cfg.smooth_iterations)
+
+    def _is_extracted(self) -> bool:
+        """Whether the surface was looked for on a grid, and not given as triangles."""
+        return hasattr(self.geometry.cfg, "isosurface_resolution")
 
     def _can_be_unwrapped(self, mesh: Mesh) -> bool:
         """Noise with a thousand tunnels cannot be simplified, and an atlas for it would take minutes."""
@@ -150,22 +196,33 @@ class MeshExporter(BaseExporter):
 
     def _clean(self, mesh: Mesh) -> Mesh:
         mesh = remove_degenerate_faces(merge_vertices(mesh))
-        if self.cfg.keep_components:
+        if self.cfg.repair and self._is_extracted() and mesh.n_faces and not is_closed(mesh):
+            mesh, report = repaired(mesh)
+            log.info("repaired the surface: %s", report)
+        if self.cfg.keep_components and self._is_extracted():
             mesh = largest_components(mesh, self.cfg.keep_components)
         return mesh if volume(mesh) >= 0 else mesh.replace(faces=mesh.faces.flip(1))
 
     def _item(self, mesh: Mesh) -> ExportItem:
-        cfg = self.cfg
+        """What tells the saver to write the mesh in the format that is wanted."""
+        cfg, mesh = self.cfg, mesh.to("cpu")
+        name = f"{cfg.save_name}{SUFFIXES[cfg.fmt]}"
+        has_texture = bool(mesh.texture)
+        frame = {} if (cfg.up_axis, cfg.units) == ("z", "m") else {"up": cfg.up_axis, "units": cfg.units}
+        pictures = {"texture_format": cfg.texture_format}
+        if cfg.fmt.startswith("obj") and not frame:
+            params = {
+                "mesh": mesh,
+                "save_mat": cfg.fmt == "obj-mtl" and has_texture,
+                "save_normal": cfg.save_normal,
+                "save_uv": cfg.save_uv and mesh.has_uvs,
+                "save_vertex_color": mesh.vertex_colors is not None,
+                "map_format": cfg.texture_format,
+            }
+            return ExportItem(save_name=name, save_type="obj", params=params)
+        options: dict[str, Any] = frame
         if cfg.fmt == "glb":
-            options = {"texture_format": cfg.texture_format, "unlit": cfg.unlit}
-            params = {"v_pos": mesh.to("cpu"), "options": options}
-            return ExportItem(save_name=f"{cfg.save_name}.glb", save_type="mesh", params=params)
-        params = {
-            "mesh": mesh.to("cpu"),
-            "save_mat": cfg.fmt == "obj-mtl" and bool(mesh.texture),
-            "save_normal": cfg.save_normal,
-            "save_uv": cfg.save_uv and mesh.has_uvs,
-            "save_vertex_color": mesh.vertex_colors is not None,
-            "map_format": cfg.texture_format,
-        }
-        return ExportItem(save_name=f"{cfg.save_name}.obj", save_type="obj", params=params)
+            options = {**pictures, "unlit": cfg.unlit}
+        elif cfg.fmt.startswith("obj"):
+            options = {**frame, **pictures, "material": has_texture, "normals": cfg.save_normal}
+        return ExportItem(save_name=name, save_type="mesh", params={"v_pos": mesh, "options": options})
