@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from maquette.core.random import named_generator
 
 STEPS = 400
-POINTS = 8192
+POINTS = 4096
 """Of a step."""
+POOL = 2**16
+"""Points whose target is known."""
 RATES = (1e-2, 1e-4)
 """Learning rate at the first and the last step."""
 BETAS = (0.9, 0.99)
@@ -55,25 +57,25 @@ def fit_signed_distance(
 ) -> None:
     """Make `forward_sdf` of a geometry that of `target`, and its features those of `features` at the surface.
 
-    Half of the points are anywhere in the box. The others are near the surface: around `surface`, or where
-    the target is small; a difference there counts as much as one elsewhere.
+    The points are anywhere in the box, and half of them, where `surface` is given, near one of its points;
+    what they should have is computed once, for all steps.
     """
-    radius = float(geometry.cfg.radius)
-    device = geometry.bbox.device
+    radius, box = float(geometry.cfg.radius), geometry.bbox
+    drawn = named_generator(seed, "field fit points")
+    points = points_in_box(POOL, radius, drawn).to(box)
+    if surface is not None:
+        points[: POOL // 2] = points_near(surface, POOL // 2, NEAR * radius, radius, drawn)
+    with torch.no_grad():
+        distance = target(points)
+        shown = None if features is None or surface is None else features(points[: POOL // 2])
 
     def loss(generator: torch.Generator) -> Tensor:
-        points = points_in_box(POINTS, radius, generator).to(device)
-        if surface is not None:
-            near = points_near(surface, POINTS // 2, NEAR * radius, radius, generator)
-            points = torch.cat([points[: POINTS // 2], near])
-        with torch.no_grad():
-            wanted = target(points)
-        error = (geometry.forward_sdf(points) - wanted).square().mean()
-        if features is None or surface is None:
+        rows = torch.randint(POOL, (POINTS,), generator=generator).to(box.device)
+        error = (geometry.forward_sdf(points[rows]) - distance[rows]).square().mean()
+        if shown is None:
             return error
-        with torch.no_grad():
-            shown = features(near)
-        return error + (geometry.export(near)["features"] - shown).square().mean()
+        near = rows[rows < POOL // 2]
+        return error + (geometry.export(points[near])["features"] - shown[near]).square().mean()
 
     fit(geometry.parameters(), loss, seed)
 

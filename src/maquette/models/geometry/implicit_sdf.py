@@ -14,7 +14,7 @@ from maquette.core.errors import ConfigError
 from maquette.core.registry import register
 from maquette.models.geometry.base import BaseGeometry, BaseImplicitGeometry, GeometryOutput, is_number
 from maquette.models.geometry.field_fit import fit_signed_distance
-from maquette.models.geometry.shape_init import check_shape_init, signed_distance, target_shape
+from maquette.models.geometry.shape_init import check_closed, check_shape_init, signed_distance, target_shape
 from maquette.models.geometry.slopes import analytic_slope, difference_slope, with_point_gradient
 from maquette.models.networks import get_encoding, get_mlp
 from maquette.models.networks.hash_grid import HashGrid, ProgressiveBandHashGrid
@@ -200,6 +200,7 @@ class ImplicitSDF(BaseImplicitGeometry):
         if type(other).isosurface is BaseGeometry.isosurface:
             raise ConfigError("system.geometry_convert_from", type(other).__name__, "what can be a mesh")
         mesh = other.isosurface()
+        check_closed(mesh, f"the surface of {type(other).__name__}")
         features = _exported(other) if copy_net and _same_features(instance, other) else None
         fit_signed_distance(instance, signed_distance(mesh), 0, mesh.vertices.detach(), features)
         return instance

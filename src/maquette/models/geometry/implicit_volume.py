@@ -1,6 +1,5 @@
 """A density field in a hash grid: the NeRF of text-to-3D."""
 
-import logging
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -10,31 +9,39 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from maquette.core.errors import ConfigError, RunFailed
+from maquette.core.errors import ConfigError
 from maquette.core.registry import register
 from maquette.core.schedule import Schedule
-from maquette.models.geometry.base import BaseGeometry, BaseImplicitGeometry, GeometryOutput, is_number
-from maquette.models.geometry.slopes import analytic_slope, difference_slope, with_point_gradient
+from maquette.models.geometry.base import BaseGeometry, GeometryOutput, is_number
+from maquette.models.geometry.density_field import NORMAL_TYPES, DensityField, blob_dreamfusion, blob_magic3d
+from maquette.models.geometry.field_fit import fit, points_in_box
 from maquette.models.networks import get_encoding, get_mlp
 from maquette.models.networks.hash_grid import HashGrid
 from maquette.ops.activations import get_activation
-from maquette.ops.volume import visible_level
+from maquette.ops.volume import optical_opacity
 
-log = logging.getLogger(__name__)
-
-BLOBS = ("blob_magic3d", "blob_dreamfusion")
-NORMAL_TYPES = ("analytic", "finite_difference", "finite_difference_laplacian", "pred")
+BLOBS = {"blob_magic3d": blob_magic3d, "blob_dreamfusion": blob_dreamfusion}
+FIT_POINTS = 8192
+"""Points of a step when a field is fitted to another."""
+FIELD_KEYS = (
+    "radius",
+    "density_activation",
+    "density_bias",
+    "density_blob_scale",
+    "density_blob_std",
+    "pos_encoding_config",
+    "mlp_network_config",
+)
+"""Options that give the weights their meaning."""
 ANNEAL_KEYS = ("min_anneal_step", "max_anneal_step", "start_val", "end_val")
-FAINT = 0.05
-"""Below this largest opacity along any axis a volume counts as empty."""
 
 
 @register("implicit-volume")
-class ImplicitVolume(BaseImplicitGeometry):
+class ImplicitVolume(DensityField):
     """Encoded points to density and features, each through a network of its own."""
 
     @dataclass(kw_only=True)
-    class Config(BaseImplicitGeometry.Config):
+    class Config(DensityField.Config):
         """Options."""
 
         n_input_dims: int = 3
@@ -85,7 +92,7 @@ class ImplicitVolume(BaseImplicitGeometry):
                 )
             if not is_number(self.density_bias) and self.density_bias not in BLOBS:
                 raise ConfigError(
-                    "system.geometry.density_bias", self.density_bias, f"a number or one of {BLOBS}"
+                    "system.geometry.density_bias", self.density_bias, f"a number or one of {tuple(BLOBS)}"
                 )
             if self.normal_type is not None and self.normal_type not in NORMAL_TYPES:
                 raise ConfigError(
@@ -125,43 +132,9 @@ class ImplicitVolume(BaseImplicitGeometry):
         """Anneal the blob."""
         self.density_blob_std = self.blob_std.at(global_step, epoch)
 
-    def forward(self, points: Float[Tensor, "*N 3"], output_normal: bool = False) -> GeometryOutput:
-        """Density, features and, if asked, normals at world points.
-
-        Normals are unit vectors against the gradient of the density. In evaluation they carry no gradient.
-        """
-        if output_normal and self.cfg.normal_type == "analytic":
-            return with_point_gradient(partial(self._evaluate, output_normal=True), points)
-        return self._evaluate(points, output_normal)
-
     def forward_density(self, points: Float[Tensor, "*N 3"]) -> Float[Tensor, "*N 1"]:
         """Density at world points, per world unit."""
         return self._density(points, self.encoding(self.to_unit_cube(points)))
-
-    def forward_field(self, points: Float[Tensor, "*N 3"]) -> tuple[Tensor, Tensor | None]:
-        """The density; grid nodes do not move."""
-        return self.forward_density(points), None
-
-    def forward_level(self, field: Float[Tensor, "*N"], threshold: float) -> Float[Tensor, "*N"]:
-        """Threshold minus density."""
-        return threshold - field
-
-    def auto_threshold(self, field: Float[Tensor, "X Y Z"], box: Float[Tensor, "2 3"]) -> float:
-        """The density at the surface that a rendering shows (`ops.volume.visible_level`)."""
-        cell = float((box[1] - box[0]).max()) / (len(field) - 1)
-        level, opacity = visible_level(field, cell)
-        if not opacity >= FAINT:
-            raise RunFailed(
-                "The asset is empty: nothing in it is visible.",
-                [
-                    f"largest opacity along an axis: {opacity:.3g}",
-                    f"largest density: {float(field.max()):.3g}",
-                ],
-                "train longer, or lower system.loss.lambda_sparsity",
-            )
-        if opacity < 0.5:
-            log.warning("the asset is faint (largest opacity %.2f): its mesh is a guess", opacity)
-        return level
 
     def export(self, points: Float[Tensor, "*N 3"], **kwargs: Any) -> dict[str, Tensor]:
         """Features of surface points."""
@@ -170,25 +143,52 @@ class ImplicitVolume(BaseImplicitGeometry):
         return {"features": self.feature_network(self.encoding(self.to_unit_cube(points)))}
 
     @classmethod
-    @torch.no_grad()
     def create_from(
         cls, other: BaseGeometry, cfg: Any = None, copy_net: bool = True, **kwargs: Any
     ) -> "ImplicitVolume":
-        """A volume that starts as a copy of another one with the same networks.
+        """A volume that starts as what another field of density is.
+
+        An implicit-volume with the same networks and bias is copied; anything else is fitted. With `copy_net`
+        the features are taken along, where their number is the same.
 
         Raises:
-            ConfigError: `other` is no volume.
+            ConfigError: `other` is no field of density.
         """
-        if not isinstance(other, ImplicitVolume):
-            raise ConfigError("system.geometry_convert_from", type(other).__name__, "an implicit-volume")
-        instance = ImplicitVolume(cfg)
-        instance.encoding.load_state_dict(other.encoding.state_dict())
-        instance.density_network.load_state_dict(other.density_network.state_dict())
-        if copy_net and instance.cfg.n_feature_dims == other.cfg.n_feature_dims > 0:
-            instance.feature_network.load_state_dict(other.feature_network.state_dict())
+        if not isinstance(other, DensityField):
+            raise ConfigError(
+                "system.geometry_convert_from", type(other).__name__, "an implicit-volume or a volume-grid"
+            )
+        instance = ImplicitVolume(cfg).to(other.bbox.device)
+        with_features = copy_net and instance.cfg.n_feature_dims == other.cfg.n_feature_dims > 0
+        if isinstance(other, ImplicitVolume) and instance.same_networks(other):
+            for part in ["encoding", "density_network"] + ["feature_network"] * with_features:
+                getattr(instance, part).load_state_dict(getattr(other, part).state_dict())
+        else:
+            fit(instance.parameters(), partial(instance.distance_to, other, with_features), seed=0)
         return instance
 
-    def _evaluate(self, points: Tensor, output_normal: bool) -> GeometryOutput:
+    def same_networks(self, other: "ImplicitVolume") -> bool:
+        """Whether the weights of `other` mean the same here."""
+        return all(getattr(self.cfg, key) == getattr(other.cfg, key) for key in FIELD_KEYS)
+
+    def distance_to(
+        self, other: DensityField, with_features: bool, generator: torch.Generator
+    ) -> Float[Tensor, ""]:
+        """How far this field is from another at random points: in the logarithm of 1 + density, and in the
+        features where there is matter.
+        """
+        points = points_in_box(FIT_POINTS, self.cfg.radius, generator).to(self.bbox.device)
+        with torch.no_grad():
+            wanted = other.evaluate(points, False)
+            matter = optical_opacity(wanted["density"], self.cfg.radius)
+        ours = self.evaluate(points, False)
+        error = (torch.log1p(ours["density"]) - torch.log1p(wanted["density"])).square().mean()
+        if not with_features:
+            return error
+        return error + (matter * (ours["features"] - wanted["features"]).square()).mean()
+
+    def evaluate(self, points: Float[Tensor, "*N 3"], output_normal: bool) -> GeometryOutput:
+        """Density, features and, if asked, normals."""
         encoded = self.encoding(self.to_unit_cube(points))
         density = self._density(points, encoded)
         out = GeometryOutput(density=density)
@@ -204,10 +204,8 @@ class ImplicitVolume(BaseImplicitGeometry):
 
     def _bias(self, points: Tensor) -> Tensor | float:
         kind, scale, std = self.cfg.density_bias, self.cfg.density_blob_scale, self.density_blob_std
-        if kind == "blob_dreamfusion":
-            return scale * torch.exp(-0.5 * points.square().sum(dim=-1, keepdim=True) / std**2)
-        if kind == "blob_magic3d":
-            return scale * (1.0 - _length(points) / std)
+        if kind in BLOBS:
+            return BLOBS[kind](points, scale, std)
         return float(kind)
 
     def _normal(self, points: Tensor, density: Tensor, encoded: Tensor) -> Tensor | None:
@@ -216,17 +214,7 @@ class ImplicitVolume(BaseImplicitGeometry):
             return None
         if kind == "pred":
             return F.normalize(self.normal_network(encoded), dim=-1)
-        if kind == "analytic":
-            slope = analytic_slope(density, points)
-        else:
-            eps, central = self.cfg.finite_difference_normal_eps, kind == "finite_difference_laplacian"
-            slope = difference_slope(self.forward_density, points, density, eps, self.cfg.radius, central)
-        return -F.normalize(slope, dim=-1)
-
-
-def _length(points: Tensor) -> Tensor:
-    """Distance from the origin, with a finite gradient there."""
-    return (points.square().sum(dim=-1, keepdim=True) + 1e-12).sqrt()
+        return self.slope_normal(points, density, self.cfg.finite_difference_normal_eps)
 
 
 def _blob_schedule(cfg: Any) -> Schedule:
