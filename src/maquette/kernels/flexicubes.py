@@ -81,19 +81,26 @@ def grid_nodes(shape: tuple[int, ...] | torch.Size, box: Float[Tensor, "2 3"]) -
     return box[0] + unit * (box[1] - box[0])
 
 
+def crossed_edges(level: Float[Tensor, "X Y Z"]) -> tuple[Int[Tensor, E], Int[Tensor, E]]:
+    """Flat indices of the inside and of the outside end of each edge of the grid that the surface crosses."""
+    inside = level.detach() < 0
+    number = torch.arange(inside.numel(), device=level.device).reshape(inside.shape)
+    ends = []
+    for axis in range(3):
+        n = inside.shape[axis] - 1
+        crossed = inside.narrow(axis, 0, n) != inside.narrow(axis, 1, n)
+        ends.append(torch.stack([number.narrow(axis, k, n)[crossed] for k in range(2)]))
+    low, high = torch.cat(ends, dim=1)
+    first = inside.flatten()[low]
+    return torch.where(first, low, high), torch.where(first, high, low)
+
+
 def crossed_nodes(level: Float[Tensor, "X Y Z"]) -> Int[Tensor, K]:
     """Flat indices of the nodes at the ends of the edges that the surface crosses: all that it depends on."""
-    inside = level.detach() < 0
-    needed = torch.zeros_like(inside)
-    for axis in range(3):
-        low, high = (
-            inside.narrow(axis, 0, inside.shape[axis] - 1),
-            inside.narrow(axis, 1, inside.shape[axis] - 1),
-        )
-        crossed = low != high
-        needed.narrow(axis, 0, inside.shape[axis] - 1).logical_or_(crossed)
-        needed.narrow(axis, 1, inside.shape[axis] - 1).logical_or_(crossed)
-    return needed.flatten().nonzero()[:, 0]
+    needed = torch.zeros(level.numel(), dtype=torch.bool, device=level.device)
+    for ends in crossed_edges(level):
+        needed[ends] = True
+    return needed.nonzero()[:, 0]
 
 
 @dataclass(eq=False)

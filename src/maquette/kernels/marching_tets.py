@@ -38,15 +38,23 @@ def marching_tetrahedra(
         Vertices, one for each crossed edge, and faces, counter-clockwise seen from outside; both empty where
         no tetrahedron is crossed.
     """
+    faces, inside, outside = crossed_edges(level, tets)
+    return crossings(vertices, level, inside, outside), faces
+
+
+def crossed_edges(
+    level: Float[Tensor, V], tets: Int[Tensor, "T 4"]
+) -> tuple[Int[Tensor, "M 3"], Int[Tensor, N], Int[Tensor, N]]:
+    """Faces of the surface, and for each of its vertices the inside and the outside end of its edge."""
     corners, code = _crossed_tets(level, tets)
     inside, outside, count = (table.to(level.device) for table in ring_tables())
-    keys = corners.gather(1, inside[code]) * len(vertices) + corners.gather(1, outside[code])
+    keys = corners.gather(1, inside[code]) * len(level) + corners.gather(1, outside[code])
     three = count[code] == 3
     triangles, quads = keys[three, :3], keys[~three]
     edges, index = torch.unique(torch.cat([triangles.flatten(), quads.flatten()]), return_inverse=True)
     first, second = index.split([triangles.numel(), quads.numel()])
     faces = torch.cat([first.reshape(-1, 3), _halves(second.reshape(-1, 4))])
-    return _crossings(vertices, level, edges // len(vertices), edges % len(vertices)), faces
+    return faces, edges // len(level), edges % len(level)
 
 
 def crossed_vertices(level: Float[Tensor, V], tets: Int[Tensor, "T 4"]) -> Int[Tensor, K]:
@@ -66,8 +74,10 @@ def _crossed_tets(level: Tensor, tets: Tensor) -> tuple[Int[Tensor, "A 4"], Int[
     return tets[crossed], code[crossed].long()
 
 
-def _crossings(vertices: Tensor, level: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
-    """Where the level is zero on edges."""
+def crossings(
+    vertices: Float[Tensor, "V 3"], level: Float[Tensor, V], inside: Int[Tensor, N], outside: Int[Tensor, N]
+) -> Float[Tensor, "N 3"]:
+    """Where the level is zero on edges that have one end inside and one outside."""
     start, end = vertices.index_select(0, inside), vertices.index_select(0, outside)
     below, above = level.index_select(0, inside), level.index_select(0, outside)
     return start + (below / (below - above))[:, None] * (end - start)

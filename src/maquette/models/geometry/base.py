@@ -217,8 +217,9 @@ class BaseImplicitGeometry(BaseGeometry):
         """The surface as a closed mesh in the world frame.
 
         With a differentiable method, and gradients switched on, the vertices carry gradients to the field
-        and to the offsets of nodes, nothing is cleaned away, and a mesh without faces is a possible answer.
-        `mesh.extras["isosurface_threshold"]` holds the threshold that was used.
+        and to the offsets of nodes, nothing is cleaned away, a mesh without faces is a possible answer, and
+        `mesh.extras` has regularisers: `sdf_regularity` (`ops.level_sets.sign_entropy`) and, of FlexiCubes,
+        `deviation`. `mesh.extras["isosurface_threshold"]` holds the threshold that was used.
 
         Raises:
             RunFailed: nothing is inside the surface, and no gradients are asked for.
@@ -254,7 +255,6 @@ class BaseImplicitGeometry(BaseGeometry):
                 field = self.lattice_field(lattice, box)
         mesh = self._lattice_mesh(lattice, field, box, threshold)
         if torch.is_grad_enabled():
-            mesh.extras["isosurface_threshold"] = threshold
             return mesh
         if mesh.n_faces == 0:
             raise _empty_surface(field, threshold)
@@ -269,12 +269,14 @@ class BaseImplicitGeometry(BaseGeometry):
         offsets = None
         if moves is not None:
             offsets = torch.zeros_like(lattice.nodes).index_put((needed,), moves.to(lattice.nodes))
-        vertices, faces, _ = lattice.surface(level, offsets, centred=torch.is_grad_enabled())
-        return _in_box(Mesh(vertices, faces), box)
+        training = torch.is_grad_enabled()
+        vertices, faces, regularity = lattice.surface(level, offsets, centred=training)
+        extras = {"isosurface_threshold": threshold, **(regularity if training else {})}
+        return _in_box(Mesh(vertices, faces, extras=extras), box)
 
     def _finished(self, mesh: Mesh, threshold: float) -> Mesh:
         if self.cfg.isosurface_remove_outliers:
-            mesh = self._without_outliers(without_cavities(mesh))
+            mesh = clean(mesh, self.cfg.isosurface_outlier_n_faces_threshold)
         mesh.extras["isosurface_threshold"] = threshold
         return mesh
 
@@ -336,10 +338,6 @@ class BaseImplicitGeometry(BaseGeometry):
             [(lower - margin).clamp(min=self.bbox[0]), (upper + margin).clamp(max=self.bbox[1])]
         )
 
-    def _without_outliers(self, mesh: Mesh) -> Mesh:
-        least = self.cfg.isosurface_outlier_n_faces_threshold
-        return remove_small_components(mesh, least) if least < 1 else remove_short_components(mesh, least)
-
 
 def is_number(value: Any) -> bool:
     """Whether a value of a config is a number (true and false are none)."""
@@ -349,6 +347,12 @@ def is_number(value: Any) -> bool:
 def _in_box(mesh: Mesh, box: Tensor) -> Mesh:
     """From the unit cube into a box."""
     return mesh.replace(vertices=box[0] + mesh.vertices * (box[1] - box[0]))
+
+
+def clean(mesh: Mesh, least: float) -> Mesh:
+    """Without cavities, and without pieces below `least`: a share of the largest one's area, or faces."""
+    mesh = without_cavities(mesh)
+    return remove_small_components(mesh, least) if least < 1 else remove_short_components(mesh, int(least))
 
 
 def without_cavities(mesh: Mesh) -> Mesh:

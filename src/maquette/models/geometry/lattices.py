@@ -9,15 +9,18 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from maquette.core.errors import ConfigError
-from maquette.kernels.flexicubes import WEIGHTS, crossed_nodes, flexicubes, grid_nodes
+from maquette.kernels.flexicubes import WEIGHTS, crossed_edges, crossed_nodes, flexicubes, grid_nodes
 from maquette.kernels.isosurface import outside_at_border
-from maquette.kernels.marching_tets import crossed_vertices, marching_tetrahedra
+from maquette.kernels.marching_tets import crossed_edges as crossed_tet_edges
+from maquette.kernels.marching_tets import crossed_vertices, crossings
 from maquette.ops import tet_grid
+from maquette.ops.level_sets import sign_entropy
 
 LATTICE_METHODS = ("mt", "flexicubes")
 """Values of `isosurface_method` whose surfaces are differentiable."""
 
-LatticeSurface = tuple[Float[Tensor, "V 3"], Int[Tensor, "F 3"], Float[Tensor, ""]]
+LatticeSurface = tuple[Float[Tensor, "V 3"], Int[Tensor, "F 3"], dict[str, Tensor]]
+"""Vertices, faces, and regularisers by name: sdf_regularity, deviation."""
 
 
 class Lattice(Protocol):
@@ -42,7 +45,7 @@ class Lattice(Protocol):
         weights: Float[Tensor, "W"] | None = None,
         centred: bool = False,
     ) -> LatticeSurface:
-        """Vertices in the unit cube, faces, and a regulariser; `offsets` are raw, `reach tanh` of them moves.
+        """Vertices in the unit cube, faces and regularisers; `offsets` are raw, `reach tanh` of them moves.
 
         `centred` asks for the faces that train best, where there is a choice.
         """
@@ -74,7 +77,9 @@ class TetLattice:
         """See `Lattice`."""
         nodes = self.nodes if offsets is None else self.nodes + self.reach * torch.tanh(offsets)
         closed = tet_grid.outside_at_border(level, self.border)
-        return *marching_tetrahedra(nodes, closed, self.tets), level.new_zeros(())
+        faces, inside, outside = crossed_tet_edges(closed, self.tets)
+        entropy = sign_entropy(closed[inside], closed[outside])
+        return crossings(nodes, closed, inside, outside), faces, {"sdf_regularity": entropy}
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +120,11 @@ class CubeLattice:
         box = level.new_tensor([[0.0] * 3, [1.0] * 3])
         moved = None if offsets is None else self._as_grid(self.reach * torch.tanh(offsets))
         own = None if weights is None else weights.reshape(*[self.cells] * 3, WEIGHTS)
-        return flexicubes(self._as_grid(level), box, own, moved, centred)
+        closed = outside_at_border(self._as_grid(level))
+        vertices, faces, deviation = flexicubes(closed, box, own, moved, centred)
+        inside, outside = crossed_edges(closed)
+        entropy = sign_entropy(closed.reshape(-1)[inside], closed.reshape(-1)[outside])
+        return vertices, faces, {"sdf_regularity": entropy, "deviation": deviation}
 
     def _as_grid(self, values: Tensor) -> Tensor:
         return values.reshape(*[self.cells + 1] * 3, *values.shape[1:])

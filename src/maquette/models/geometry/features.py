@@ -1,0 +1,166 @@
+"""Features on a surface: an encoding of positions and a small network, and how they are taken over."""
+
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from maquette.core.errors import ConfigError
+from maquette.models.geometry.base import BaseExplicitGeometry, BaseGeometry, GeometryOutput
+from maquette.models.geometry.field_fit import fit, points_near
+from maquette.models.networks import get_encoding, get_mlp
+from maquette.ops.mesh import Mesh
+from maquette.ops.point_cloud import sample_surface
+from maquette.ops.volume import contract
+
+SURFACE_POINTS = 2**15
+"""Points of a surface from which a fit of features draws."""
+POINTS_PER_STEP = 4096
+STEPS = 300
+NEAR = 0.005
+"""Standard deviation of the points around the surface, in radii of the box."""
+
+
+class FeaturedSurface(BaseExplicitGeometry):
+    """Triangles with features that are learned at world positions."""
+
+    @dataclass(kw_only=True)
+    class Config(BaseExplicitGeometry.Config):
+        """Options of everything that is triangles with features."""
+
+        n_input_dims: int = 3
+        """Dimensions of a point."""
+        n_feature_dims: int = 3
+        """Number of features; 0 for none."""
+        pos_encoding_config: dict[str, Any] = field(
+            default_factory=lambda: {
+                "otype": "HashGrid",
+                "n_levels": 16,
+                "n_features_per_level": 2,
+                "log2_hashmap_size": 19,
+                "base_resolution": 16,
+                "per_level_scale": 1.447269237440378,
+            }
+        )
+        """Encoding of points."""
+        mlp_network_config: dict[str, Any] = field(
+            default_factory=lambda: {
+                "otype": "VanillaMLP",
+                "activation": "ReLU",
+                "output_activation": "none",
+                "n_neurons": 64,
+                "n_hidden_layers": 1,
+            }
+        )
+        """The network."""
+
+    def configure(self, *args: Any, **kwargs: Any) -> None:
+        """Build encoding and network."""
+        super().configure()
+        if self.has_features:
+            cfg = self.cfg
+            self.encoding = get_encoding(cfg.n_input_dims, cfg.pos_encoding_config)
+            self.feature_network = get_mlp(
+                self.encoding.n_output_dims, cfg.n_feature_dims, cfg.mlp_network_config
+            )
+
+    @property
+    def has_features(self) -> bool:
+        """Whether there are features to learn."""
+        return self.cfg.n_feature_dims > 0
+
+    def to_unit_cube(self, points: Float[Tensor, "*N 3"]) -> Float[Tensor, "*N 3"]:
+        """World points as coordinates for the encoding, in [0, 1]."""
+        return contract(points, self.bbox)
+
+    def forward(self, points: Float[Tensor, "*N 3"], output_normal: bool = False) -> GeometryOutput:
+        """The features at world points on the surface; normals belong to the mesh."""
+        return GeometryOutput(features=self._features(points) if self.has_features else None)
+
+    def export(self, points: Float[Tensor, "*N 3"], **kwargs: Any) -> dict[str, Tensor]:
+        """Features of surface points."""
+        return {"features": self._features(points)} if self.has_features else {}
+
+    def inherit_features(self, other: BaseGeometry, mesh: Mesh, seed: int = 0) -> None:
+        """Take over what gives the features of `other`, as far as both have the same number of them.
+
+        Encoding and network are copied where both geometries have the same; otherwise they are fitted on
+        points of `mesh`, which depend on `seed` alone.
+        """
+        if not self.has_features or self.cfg.n_feature_dims != getattr(other.cfg, "n_feature_dims", 0):
+            return
+        if same_networks(self, other):
+            for part in ("encoding", "feature_network"):
+                getattr(self, part).load_state_dict(getattr(other, part).state_dict())
+        elif mesh.n_faces > 0:
+            fit_features(self, other, mesh, seed)
+
+    def _features(self, points: Tensor) -> Tensor:
+        return self.feature_network(self.encoding(self.to_unit_cube(points)))
+
+
+def fit_features(new: FeaturedSurface, other: BaseGeometry, mesh: Mesh, seed: int = 0) -> None:
+    """Regression of the features of `new` on those that `other` exports for points on (and around) `mesh`."""
+    radius = float(new.cfg.radius)
+    surface = sample_surface(Mesh(mesh.vertices.detach(), mesh.faces), SURFACE_POINTS, seed).points
+
+    def loss(generator: torch.Generator) -> Tensor:
+        points = points_near(surface, POINTS_PER_STEP, NEAR * radius, radius, generator)
+        with torch.no_grad():
+            wanted = other.export(points)["features"]
+        return (new.export(points)["features"] - wanted).square().mean()
+
+    fit([*new.encoding.parameters(), *new.feature_network.parameters()], loss, seed, STEPS)
+
+
+def same_networks(one: BaseGeometry, other: BaseGeometry) -> bool:
+    """Whether the encodings and feature networks of two geometries mean the same with the same weights.
+
+    A grid whose levels come in one after the other has the weights of one that has them all.
+    """
+    if not (hasattr(other, "encoding") and hasattr(other, "feature_network")):
+        return False
+    if one.cfg.radius != other.cfg.radius or getattr(other, "unbounded", False):
+        return False
+    same_spec = getattr(one.encoding.encoding, "spec", None) == getattr(other.encoding.encoding, "spec", None)
+    same_network = OmegaConf.create(one.cfg.mlp_network_config) == OmegaConf.create(
+        other.cfg.mlp_network_config
+    )
+    return (
+        same_spec
+        and same_network
+        and all(
+            _shapes(getattr(one, part)) == _shapes(getattr(other, part))
+            for part in ("encoding", "feature_network")
+        )
+    )
+
+
+def surface_of(other: BaseGeometry, new: type[BaseGeometry]) -> Mesh:
+    """The mesh of a geometry that another one starts from.
+
+    Raises:
+        ConfigError: it cannot become a mesh.
+        RunFailed: its surface is empty.
+    """
+    if type(other).isosurface is BaseGeometry.isosurface:
+        raise ConfigError(
+            "system.geometry_convert_from",
+            type(other).__name__,
+            f"a geometry that can become a mesh, for {new.__name__} to start from",
+        )
+    with torch.no_grad():
+        return other.isosurface()
+
+
+def device_of(geometry: BaseGeometry) -> torch.device:
+    """Where a geometry is."""
+    return next((held.device for held in chain(geometry.buffers(), geometry.parameters())), geometry.device)
+
+
+def _shapes(module: torch.nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in module.state_dict().items()}
