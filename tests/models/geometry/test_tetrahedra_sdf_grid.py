@@ -49,7 +49,7 @@ class BallVolume(ImplicitVolume):
 
     def forward_density(self, points):
         ball = 0.4 - (points - points.new_tensor([0.3, 0.0, 0.0])).norm(dim=-1, keepdim=True)
-        crumb = 0.06 - (points - points.new_tensor([0.3, 0.6, 0.0])).norm(dim=-1, keepdim=True)
+        crumb = 0.06 - (points - points.new_tensor([0.3, 0.7, 0.0])).norm(dim=-1, keepdim=True)
         return 50.0 * torch.sigmoid(torch.maximum(ball, crumb) * 40.0)
 
 

@@ -24,7 +24,7 @@ from maquette.ops.mesh import Mesh, bounding_box
 
 MARGIN = 0.1
 """How much the box of the grid is larger than what it begins with, as a fraction."""
-CERTAIN = 2.0
+CERTAIN = 0.5
 """Cells away from a cleaned surface, the side of a node is what that surface says."""
 
 
