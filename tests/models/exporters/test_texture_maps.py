@@ -237,11 +237,29 @@ def test_vertex_colours_and_bare_shapes():
     assert not bare.has_uvs and bare.vertex_colors is not None
 
 
+@pytest.mark.parametrize("fmt", ["obj-mtl", "obj", "ply", "stl", "usda", "usdz"])
+def test_every_format_comes_back_with_its_frame(tmp_path, fmt):
+    if fmt.startswith("usd"):
+        pytest.importorskip("pxr")
+    geometry = Ball({"n_feature_dims": 3})
+    frame = {"up_axis": "y", "units": "cm"}
+    cfg = {"fmt": fmt, "max_faces": 200, "texture_size": 16, **frame}
+    item = exporter(geometry, Plain({}), **cfg)()[0]
+    path = write_mesh(item.params["v_pos"], tmp_path / item.save_name, **item.params["options"])[0]
+    found = read_mesh(path)
+    low, high = found.vertices.amin(dim=0), found.vertices.amax(dim=0)
+    scale = 1.0 if fmt.startswith("usd") else 100.0
+    torch.testing.assert_close(high - low, torch.full((3,), 2 * RADIUS * scale), atol=0.03 * scale, rtol=0)
+    if fmt != "obj":  # readers give coordinates without a material a texture of their own
+        assert bool(found.texture) == (fmt in ("obj-mtl", "usda", "usdz"))
+        assert (found.vertex_colors is not None) == (fmt == "ply")
+
+
 @pytest.mark.parametrize("fmt, suffix", [("usd", ".usdc"), ("usda", ".usda"), ("usdz", ".usdz")])
 def test_names_of_scenes(fmt, suffix):
     item = exporter(fmt=fmt, up_axis="y", units="cm", max_faces=300, texture_size=16)()[0]
     assert item.save_name == f"model{suffix}" and item.save_type == "mesh"
-    assert item.params["options"] == {"up": "y", "units": "cm"}
+    assert item.params["options"] == {"up": "y", "units": "cm", "texture_format": "png"}
     assert set(item.params["v_pos"].texture) == {"base_color", "metallic_roughness", "normal"}
 
 

@@ -96,7 +96,7 @@ class MeshExporter(BaseExporter):
         keep_components: int = 1
         """Of a field's surface keep this many connected pieces, the largest first; 0 keeps all."""
         repair: bool = True
-        """Close holes of a field's surface, and part what is joined too often."""
+        """Close holes of a field's surface, and part what is joined too often; of any surface for an STL."""
         smooth_iterations: int = 0
         """Passes of Taubin smoothing."""
         color_samples: int = 5
@@ -207,22 +207,23 @@ class MeshExporter(BaseExporter):
         """What tells the saver to write the mesh in the format that is wanted."""
         cfg, mesh = self.cfg, mesh.to("cpu")
         name = f"{cfg.save_name}{SUFFIXES[cfg.fmt]}"
-        has_texture = bool(mesh.texture)
-        frame = {} if (cfg.up_axis, cfg.units) == ("z", "m") else {"up": cfg.up_axis, "units": cfg.units}
-        pictures = {"texture_format": cfg.texture_format}
-        if cfg.fmt.startswith("obj") and not frame:
+        frame = {"up": cfg.up_axis, "units": cfg.units}
+        if cfg.fmt.startswith("obj") and (cfg.up_axis, cfg.units) == ("z", "m"):
             params = {
                 "mesh": mesh,
-                "save_mat": cfg.fmt == "obj-mtl" and has_texture,
+                "save_mat": cfg.fmt == "obj-mtl" and bool(mesh.texture),
                 "save_normal": cfg.save_normal,
                 "save_uv": cfg.save_uv and mesh.has_uvs,
                 "save_vertex_color": mesh.vertex_colors is not None,
                 "map_format": cfg.texture_format,
             }
             return ExportItem(save_name=name, save_type="obj", params=params)
-        options: dict[str, Any] = frame
-        if cfg.fmt == "glb":
-            options = {**pictures, "unlit": cfg.unlit}
-        elif cfg.fmt.startswith("obj"):
-            options = {**frame, **pictures, "material": has_texture, "normals": cfg.save_normal}
-        return ExportItem(save_name=name, save_type="mesh", params={"v_pos": mesh, "options": options})
+        pictures = {"texture_format": cfg.texture_format}
+        options: dict[str, dict[str, Any]] = {
+            ".glb": {**pictures, "unlit": cfg.unlit},
+            ".obj": {**frame, **pictures, "material": bool(mesh.texture), "normals": cfg.save_normal},
+            ".ply": frame,
+            ".stl": {**frame, "repair": cfg.repair},
+        }
+        chosen = options.get(SUFFIXES[cfg.fmt], {**frame, **pictures})
+        return ExportItem(save_name=name, save_type="mesh", params={"v_pos": mesh, "options": chosen})
