@@ -166,7 +166,7 @@ def test_from_a_volume(threshold):
     middle = bounding_box(mesh).detach().mean(dim=0)
     torch.testing.assert_close(middle, torch.tensor([0.3, 0.0, 0.0]), atol=0.01, rtol=0)
     inner = (new.isosurface_bbox[1] - new.isosurface_bbox[0]).max()
-    assert inner < 1.1, "the grid is around the asset only"
+    assert inner < 1.25, "the grid is around the asset only"
     points = torch.rand(9, 3) - 0.5
     assert torch.equal(new.export(points)["features"], old.export(points)["features"])
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from maquette.core.errors import ConfigError, UserError
 from maquette.core.registry import register
 from maquette.models.geometry.base import BaseGeometry
-from maquette.models.geometry.features import FeaturedSurface, device_of, surface_of
+from maquette.models.geometry.features import FeaturedSurface, surface_of
 from maquette.models.geometry.shape_init import MESH_PREFIX, check_shape_init, shape_mesh
 from maquette.ops.mesh import Mesh
 
@@ -97,14 +97,14 @@ class CustomMesh(FeaturedSurface):
     def create_from(
         cls, other: BaseGeometry, cfg: Any = None, copy_net: bool = True, **kwargs: Any
     ) -> "CustomMesh":
-        """The mesh of any geometry that can become one, open or closed.
+        """The mesh of whatever has an `isosurface`, open or closed.
 
         Raises:
             ConfigError: `other` cannot become a mesh.
             RunFailed: its surface is empty.
         """
-        instance = cls(cfg).to(device_of(other))
         mesh = surface_of(other, cls)
+        instance = cls(cfg).to(mesh.vertices.device)
         instance.set_mesh(mesh)
         if copy_net:
             instance.inherit_features(other, mesh)

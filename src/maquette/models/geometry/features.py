@@ -1,7 +1,6 @@
 """Features on a surface: an encoding of positions and a small network, and how they are taken over."""
 
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 import torch
@@ -91,7 +90,9 @@ class FeaturedSurface(BaseExplicitGeometry):
         Encoding and network are copied where both geometries have the same; otherwise they are fitted on
         points of `mesh`, which depend on `seed` alone.
         """
-        if not self.has_features or self.cfg.n_feature_dims != getattr(other.cfg, "n_feature_dims", 0):
+        if not self.has_features or self.cfg.n_feature_dims != getattr(
+            getattr(other, "cfg", None), "n_feature_dims", 0
+        ):
             return
         if same_networks(self, other):
             for part in ("encoding", "feature_network"):
@@ -141,7 +142,7 @@ def same_networks(one: BaseGeometry, other: BaseGeometry) -> bool:
 
 
 def surface_of(other: BaseGeometry, new: type[BaseGeometry]) -> Mesh:
-    """The mesh of a geometry that another one starts from.
+    """The mesh of a geometry (or of anything else that has an `isosurface`) that another one starts from.
 
     Raises:
         ConfigError: it cannot become a mesh.
@@ -155,11 +156,6 @@ def surface_of(other: BaseGeometry, new: type[BaseGeometry]) -> Mesh:
         )
     with torch.no_grad():
         return other.isosurface()
-
-
-def device_of(geometry: BaseGeometry) -> torch.device:
-    """Where a geometry is."""
-    return next((held.device for held in chain(geometry.buffers(), geometry.parameters())), geometry.device)
 
 
 def _shapes(module: torch.nn.Module) -> dict[str, torch.Size]:

@@ -16,7 +16,7 @@ from maquette.models.geometry.base import (
     clean,
     is_number,
 )
-from maquette.models.geometry.features import FeaturedSurface, device_of, surface_of
+from maquette.models.geometry.features import FeaturedSurface, surface_of
 from maquette.models.geometry.implicit_sdf import ImplicitSDF
 from maquette.models.geometry.lattices import LATTICE_METHODS, Lattice, lattice_for
 from maquette.models.geometry.shape_init import check_closed, check_shape_init, signed_distance, target_shape
@@ -164,16 +164,14 @@ class TetrahedraSDFGrid(FeaturedSurface):
             RunFailed: its surface is empty.
             UserError: its mesh is not closed.
         """
-        instance = cls(cfg).to(device_of(other))
+        mesh = surface_of(other, cls)
+        instance = cls(cfg).to(mesh.vertices.device)
         if isinstance(other, TetrahedraSDFGrid) and instance._same_grid(other):
             instance._copy(other)
-            mesh = instance._surface(training=False)
+        elif isinstance(other, BaseImplicitGeometry):
+            instance._sample(other, mesh)
         else:
-            mesh = surface_of(other, cls)
-            if isinstance(other, BaseImplicitGeometry):
-                instance._sample(other, mesh)
-            else:
-                instance._measure(mesh)
+            instance._measure(mesh)
         if copy_net:
             instance.inherit_features(other, mesh)
         return instance
