@@ -1,6 +1,6 @@
 """A cloud of Gaussians as a field: its density and colour at any point."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -8,14 +8,23 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from maquette.ops.gaussians import Gaussians, covariances, peak_densities, rotation_matrices
+from maquette.kernels.nearest import nearest
+from maquette.ops.gaussians import Gaussians, covariances, peak_densities
 
 REACH = 3.0
 """Standard deviations beyond which a Gaussian is taken to be nothing."""
+INVISIBLE = 1 / 255
+"""Opacity below which a Gaussian is not drawn, and does not count here."""
+SMALLEST = 1e-6
+"""Standard deviation that a Gaussian has at least, world units."""
+NOTHING = 1e-12
+"""Density below which a point has no colour of its own, per world unit."""
 PAIRS_PER_CHUNK = 2**20
 """Pairs of point and Gaussian that are evaluated at once."""
 MOST_ENTRIES = 2**23
 """Of the table of cells; cells grow until it is met."""
+FINENESS = 0.25
+"""Size of a cell, in sides of a mean box."""
 COARSER = 1.5
 
 
@@ -26,7 +35,7 @@ class FieldValues:
     density: Float[Tensor, "M 1"]
     """Per world unit, see `ops.gaussians.peak_densities`."""
     colors: Float[Tensor, "M 3"]
-    """Mean colour of the Gaussians there, weighted by their density; grey where there is none."""
+    """Mean colour of the Gaussians there, weighted by density; the nearest one's where there is none."""
     normals: Float[Tensor, "M 3"]
     """Unit vectors against the gradient of the density; zero where it has none."""
 
@@ -36,24 +45,37 @@ class GaussianField:
 
     Args:
         gaussians: in the world frame.
-        narrowest: standard deviations are at least this (world units), so that a grid of points as far apart
-            cannot miss a Gaussian.
+        blur: standard deviation (world units) of a Gaussian that the density is convolved with, so that a
+            grid of points as far apart cannot miss anything (Yu et al. 2024, Mip-Splatting, eq. 9).
     """
 
-    def __init__(self, gaussians: Gaussians, narrowest: float = 0.0) -> None:
-        scales = gaussians.scales.clamp(min=max(narrowest, 1e-6))
+    def __init__(self, gaussians: Gaussians, blur: float = 0.0) -> None:
+        gaussians = gaussians[gaussians.opacities >= INVISIBLE]
+        sharp = gaussians.scales.clamp(min=SMALLEST)
+        scales = (sharp.square() + blur**2).sqrt()
         self.means, self.colors = gaussians.means, gaussians.colors
-        self.peaks = peak_densities(gaussians.opacities, scales)
-        self.factors = rotation_matrices(gaussians.rotations).mT / scales[:, :, None]
+        self.peaks = peak_densities(gaussians.opacities, sharp) * (sharp / scales).prod(dim=-1)
+        self.precisions = covariances(gaussians.rotations, 1.0 / scales)
         reach = REACH * covariances(gaussians.rotations, scales).diagonal(dim1=1, dim2=2).sqrt()
         self.cells = Cells(self.means - reach, self.means + reach)
 
+    def density_at(self, points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 1"]:
+        """The density alone, in a third of the time."""
+        parts = [self._summed(part, lambda one, pull: None) for part in self._chunks(points)]
+        return torch.cat([points.new_zeros(0, 1), *parts])
+
     def at(self, points: Float[Tensor, "M 3"]) -> FieldValues:
         """The field at world points."""
-        summed = torch.cat([points.new_zeros(0, 7), *(self._summed(part) for part in self._chunks(points))])
+        parts = [
+            self._summed(part, lambda one, pull: torch.cat([self.colors[one], pull], dim=-1))
+            for part in self._chunks(points)
+        ]
+        summed = torch.cat([points.new_zeros(0, 7), *parts])
         density = summed[:, :1]
-        colors = summed[:, 1:4] / density.clamp(min=1e-12)
-        colors = torch.where(density > 1e-12, colors, torch.full_like(colors, 0.5))
+        colors = summed[:, 1:4] / density.clamp(min=NOTHING)
+        alone = (density < NOTHING)[:, 0]
+        if bool(alone.any()) and len(self.means):
+            colors[alone] = self.colors[nearest(points[alone], self.means)[1]]
         return FieldValues(density, colors, F.normalize(summed[:, 4:], dim=-1, eps=1e-20))
 
     def _chunks(self, points: Tensor) -> Iterator[Tensor]:
@@ -63,17 +85,24 @@ class GaussianField:
         sizes = torch.unique_consecutive(part, return_counts=True)[1].tolist()
         yield from torch.split(points, sizes) if sizes else ()
 
-    def _summed(self, points: Tensor) -> Float[Tensor, "M 7"]:
-        """Density, colour times density, and minus the gradient of the density."""
+    def _summed(
+        self, points: Tensor, values: Callable[[Tensor, Tensor], Tensor | None]
+    ) -> Float[Tensor, "M C"]:
+        """Sums over the Gaussians of weight and of weight times values.
+
+        `values` get the index of a Gaussian and minus the gradient of the logarithm of its weight, for each
+        pair that counts.
+        """
         point, one = self.cells.pairs(points)
         offset = points[point] - self.means[one]
-        factor = self.factors[one]
-        unit = (factor @ offset[..., None])[..., 0]
-        squared = unit.square().sum(dim=-1)
-        weight = self.peaks[one] * torch.exp(-0.5 * squared) * (squared <= REACH**2)
-        slope = (factor.mT @ unit[..., None])[..., 0]
-        values = torch.cat([torch.ones_like(weight)[:, None], self.colors[one], slope], dim=-1)
-        return points.new_zeros(len(points), 7).index_add(0, point, weight[:, None] * values)
+        pull = (self.precisions[one] * offset[:, None, :]).sum(dim=-1)
+        squared = (pull * offset).sum(dim=-1)
+        near = (squared <= REACH**2).nonzero()[:, 0]
+        point, one = point[near], one[near]
+        weight = (self.peaks[one] * torch.exp(-0.5 * squared[near]))[:, None]
+        more = values(one, pull[near])
+        columns = weight if more is None else torch.cat([weight, weight * more], dim=-1)
+        return points.new_zeros(len(points), columns.shape[1]).index_add(0, point, columns)
 
 
 class Cells:
@@ -86,7 +115,7 @@ class Cells:
 
     def __init__(self, low: Float[Tensor, "N 3"], high: Float[Tensor, "N 3"]) -> None:
         self.low = low.amin(dim=0)
-        size = float((high - low).mean()) * 0.5
+        size = float((high - low).mean()) * FINENESS if len(low) else 1.0
         while True:
             first, last = self._cell(low, size), self._cell(high, size)
             shape, counts = last - first + 1, (last - first + 1).prod(dim=-1)

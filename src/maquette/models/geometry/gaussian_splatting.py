@@ -39,8 +39,6 @@ REST_RATE = 1 / 20
 INTERVALS = ("densification_interval", "prune_interval", "opacity_reset_interval", "init_num_pts", "max_num")
 FAINT = 0.05
 """Below this largest opacity along any axis a cloud counts as empty."""
-NARROWEST = 0.5
-"""Gaussians are at least so wide, in cells of the grid, when their surface is looked for."""
 
 
 @register("gaussian-splatting")
@@ -126,6 +124,8 @@ class GaussianSplatting(GaussianRows, BaseImplicitGeometry):
         """How the surface is taken from the density."""
         isosurface_threshold: Any = "auto"
         """Density at the surface, per world unit; "auto" is the surface that pictures show."""
+        isosurface_blur: float = 1.0
+        """Standard deviation by which the field is blurred, in cells of the grid of the surface."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -140,7 +140,7 @@ class GaussianSplatting(GaussianRows, BaseImplicitGeometry):
             for name in INTERVALS:
                 if getattr(self, name) < 1:
                     _refuse(name, getattr(self, name), "an integer >= 1")
-            for name in ("mcmc_noise_lr", "mcmc_growth"):
+            for name in ("mcmc_noise_lr", "mcmc_growth", "isosurface_blur"):
                 if getattr(self, name) < 0.0:
                     _refuse(name, getattr(self, name), "a number >= 0")
             for name in set(RATES.values()):
@@ -234,7 +234,10 @@ class GaussianSplatting(GaussianRows, BaseImplicitGeometry):
     # the field ----------------------------------------------------------------------------------------------
 
     def forward(self, points: Float[Tensor, "*N 3"], output_normal: bool = False) -> GeometryOutput:
-        """Density, colours (as features, in [0, 1]) and normals at world points, without gradients."""
+        """Density, colours (as features, in [0, 1]) and normals at world points, without gradients.
+
+        All blurred by `isosurface_blur`, as a mesh of that resolution can show them.
+        """
         with torch.no_grad():
             found = self.as_field().at(points.reshape(-1, 3))
         shape = points.shape[:-1]
@@ -248,15 +251,11 @@ class GaussianSplatting(GaussianRows, BaseImplicitGeometry):
 
     def forward_density(self, points: Float[Tensor, "*N 3"]) -> Float[Tensor, "*N 1"]:
         """Density at world points, per world unit."""
-        density = self(points).density
-        assert density is not None
-        return density
+        return self.as_field().density_at(points.reshape(-1, 3)).reshape(*points.shape[:-1], 1)
 
     def forward_field(self, points: Float[Tensor, "*N 3"]) -> tuple[Tensor, Tensor | None]:
-        """The density that a grid of `isosurface_resolution` can see; grid nodes do not move."""
-        cell = 2.0 * self.cfg.radius / (self.cfg.isosurface_resolution - 1)
-        density = self.as_field(NARROWEST * cell).at(points.reshape(-1, 3)).density
-        return density.reshape(*points.shape[:-1], 1), None
+        """The density; grid nodes do not move."""
+        return self.forward_density(points), None
 
     def forward_level(self, field: Float[Tensor, "*N"], threshold: float) -> Float[Tensor, "*N"]:
         """Threshold minus density."""
@@ -278,12 +277,13 @@ class GaussianSplatting(GaussianRows, BaseImplicitGeometry):
         return {"features": self(points)["features"]}
 
     @torch.no_grad()
-    def as_field(self, narrowest: float = 0.0) -> GaussianField:
-        """The present Gaussians as a field; made once for the same values."""
+    def as_field(self) -> GaussianField:
+        """The present Gaussians as a field, blurred by `isosurface_blur`; made once for the same values."""
         parameters = self.row_parameters.values()
-        state = (narrowest, self.clip, *((one.data_ptr(), one._version, one.shape) for one in parameters))
+        state = (self.clip, *((one.data_ptr(), one._version, one.shape) for one in parameters))
         if self._field is None or self._field[0] != state:
-            self._field = (state, GaussianField(self.gaussians(), narrowest))
+            cell = 2.0 * self.cfg.radius / (self.cfg.isosurface_resolution - 1)
+            self._field = (state, GaussianField(self.gaussians(), self.cfg.isosurface_blur * cell))
         return self._field[1]
 
     def _ball(self, generator: torch.Generator | None) -> Gaussians:
