@@ -51,7 +51,7 @@ def _rays(pixel: Tensor, height: int, width: int, like: Tensor) -> Tensor:
 
 
 def _planes(corners: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """(F, 3, 3): the plane opposite to each corner; (F, 3): (1 - z / w) / 2. All zero for degenerate faces."""
+    """(F, 3, 3): the plane opposite to each corner; (F, 3): (1 - z / w) / 2. Zero for degenerate faces."""
     scale = corners.new_tensor([width, height, 1.0])
     points = corners[..., [0, 1, 3]] * scale
     planes = torch.stack([torch.linalg.cross(points[:, k - 2], points[:, k - 1]) for k in range(3)], 1)
@@ -179,15 +179,16 @@ def _silhouettes(
     walk = _Walk(clip, near, far, height, width)
     with torch.no_grad():
         half_edge = walk.silhouettes(faces, opposite, face[near], face[far])
-    found = half_edge >= 0
+        found = half_edge >= 0
+        found[found.clone()] = walk.few(found).are_across(*_ends(faces, half_edge[found]))
     walk, half_edge = _Walk(clip, near[found], far[found], height, width), half_edge[found]
-    ends = faces.reshape(-1)[torch.stack([half_edge, _after(half_edge)], 1)]
-    s, w = walk.cut(walk.coordinates(ends[:, 0]), walk.coordinates(ends[:, 1])).unbind(-1)
+    s, w = walk.cut(*(walk.coordinates(end) for end in _ends(faces, half_edge))).unbind(-1)
     return pairs[found], torch.where(first_is_near[found], 1.0, -1.0) * ((s / w).clamp(0, 1) - 0.5)
 
 
-def _after(half_edge: Tensor) -> Tensor:
-    return torch.where(half_edge % 3 == 2, half_edge - 2, half_edge + 1)
+def _ends(faces: Tensor, half_edge: Tensor) -> list[Tensor]:
+    after = torch.where(half_edge % 3 == 2, half_edge - 2, half_edge + 1)
+    return [faces.reshape(-1)[half_edge], faces.reshape(-1)[after]]
 
 
 class _Walk:
@@ -219,14 +220,17 @@ class _Walk:
         share = p[:, 1:2] / (p[:, 1:2] - q[:, 1:2])
         return (p + share * (q - p))[:, [0, 2]]
 
+    def are_across(self, begin: Tensor, end: Tensor) -> Tensor:
+        line = torch.linalg.cross(self.coordinates(begin), self.coordinates(end)).abs()
+        return (line[:, 0] > line[:, 1]) | ((line[:, 0] == line[:, 1]) & self.along_x)
+
     def silhouettes(self, faces: Tensor, opposite: Tensor, near: Tensor, far: Tensor) -> Tensor:
         result, active = torch.full_like(near, -1), (near >= 0).nonzero()[:, 0]
         half_edge = self.few(active)._exit(faces, near[active])
         for _ in range(FARTHEST):
             active, half_edge = active[half_edge >= 0], half_edge[half_edge >= 0]
             walk = self.few(active)
-            ends = [faces.reshape(-1)[h] for h in (half_edge, _after(half_edge))]
-            here = walk.cut(*(walk.coordinates(end) for end in ends))
+            here = walk.cut(*(walk.coordinates(end) for end in _ends(faces, half_edge)))
             other = opposite[half_edge]
             following, ahead = walk._ahead(faces, other)
             beyond = ~((here[:, 1] > 0) & (here[:, 0] <= here[:, 1]))
@@ -253,3 +257,53 @@ class _Walk:
         to_end = (tip[:, 1] >= 0) == (begin[:, 1] >= 0)
         following = 3 * face + torch.where(to_end, (j + 1) % 3, (j + 2) % 3)
         return following, self.cut(tip, torch.where(to_end[:, None], end, begin))
+
+
+def texture(
+    image: Tensor,
+    uv: Tensor,
+    uv_jacobian: Tensor | None = None,
+    filter: str = "linear",
+    boundary: str = "wrap",
+) -> Tensor:
+    """Levels by pooling, four gathers a level."""
+    levels = [image]
+    while filter == "linear-mipmap-linear" and max(levels[-1].shape[1:3]) > 1:
+        size = [max(1, n // 2) for n in levels[-1].shape[1:3]]
+        smaller = torch.nn.functional.adaptive_avg_pool2d(levels[-1].permute(0, 3, 1, 2), size)
+        levels.append(smaller.permute(0, 2, 3, 1))
+    lod = uv.new_zeros(uv.shape[:-1])
+    if len(levels) > 1:
+        slopes = uv_jacobian.unflatten(-1, (2, 2)) * uv.new_tensor([image.shape[2], image.shape[1]])[:, None]
+        longest = torch.linalg.matrix_norm(slopes, ord=2)
+        lod = longest.clamp(min=1e-10).log2().clamp(0, len(levels) - 1)
+    out = 0.0
+    for number, level in enumerate(levels):
+        share = (1 - (lod - number).abs()).clamp(min=0)[..., None]
+        out = out + share * _at_level(level, uv, filter == "nearest", boundary)
+    return out
+
+
+def _at_level(image: Tensor, uv: Tensor, nearest: bool, boundary: str) -> Tensor:
+    height, width = image.shape[1:3]
+    x, y = uv[..., 0] * width, (1 - uv[..., 1]) * height
+    if nearest:
+        return _texels(image, y.floor().long(), x.floor().long(), boundary)
+    x, y = x - 0.5, y - 0.5
+    column, row = x.detach().floor().long(), y.detach().floor().long()
+    x, y = (x - column)[..., None], (y - row)[..., None]
+    upper = (1 - x) * _texels(image, row, column, boundary) + x * _texels(image, row, column + 1, boundary)
+    row = row + 1
+    lower = (1 - x) * _texels(image, row, column, boundary) + x * _texels(image, row, column + 1, boundary)
+    return (1 - y) * upper + y * lower
+
+
+def _texels(image: Tensor, row: Tensor, column: Tensor, boundary: str) -> Tensor:
+    height, width = image.shape[1:3]
+    outside = (row < 0) | (row >= height) | (column < 0) | (column >= width)
+    if boundary == "wrap":
+        row, column = row % height, column % width
+    row, column = row.clamp(0, height - 1), column.clamp(0, width - 1)
+    view = torch.arange(len(row))[:, None, None] if len(image) > 1 else 0
+    picked = image[view, row, column]
+    return torch.where(outside[..., None], 0.0, picked) if boundary == "border" else picked

@@ -12,13 +12,10 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from maquette.kernels.antialias_kernels import blend, blend_backward_to_clip, find_silhouettes
-from maquette.kernels.fragments import Fragments, corner_indices
-from maquette.kernels.half_edges import opposite_half_edges
-from maquette.kernels.launch import array, launch_rows
-from maquette.kernels.pixel_sums import add_up
-
-SMALLEST = 4096
-"""Pixels that are worth a job of their own on a CPU."""
+from maquette.kernels.fragments import Fragments
+from maquette.kernels.launch import array, launch, prepare
+from maquette.kernels.pixels import over_pixels
+from maquette.kernels.topology import Topology, topology
 
 
 def antialias(
@@ -31,6 +28,7 @@ def antialias(
 
     A pixel takes from its neighbour the share by which the silhouette passes its border (Laine et al. 2020,
     section 3.5), so the picture changes continuously with the silhouette and `clip` gets a gradient from it.
+    A silhouette that is rather upright counts between neighbours in a row, another one in a column.
     Other than there, a silhouette also counts when its face is too small to show at either pixel, as long as
     it hangs together with the nearer face. Differentiable to `color` and `clip` (x, y and w).
 
@@ -44,8 +42,8 @@ def antialias(
     Raises:
         UserError: a face names a vertex that is not there.
     """
-    faces = corner_indices(faces, clip.shape[1], "vertices")
-    out: Tensor = _Antialias.apply(color.float(), clip.float(), fragments.face, fragments.depth, faces)
+    mesh = topology(faces, clip.shape[1], "vertices")
+    out: Tensor = _Antialias.apply(color.float(), clip.float(), fragments.face, fragments.depth, mesh)
     return out
 
 
@@ -53,40 +51,49 @@ class _Antialias(Function):
     """(color, clip) -> color."""
 
     @staticmethod
-    def forward(ctx: Any, color: Tensor, clip: Tensor, face: Tensor, depth: Tensor, faces: Tensor) -> Tensor:
+    def forward(ctx: Any, color: Tensor, clip: Tensor, face: Tensor, depth: Tensor, mesh: Topology) -> Tensor:
         color, clip, depth = color.contiguous(), clip.contiguous(), depth.contiguous()
         height, width = face.shape[1:]
         edges = torch.empty(2 * face.numel(), dtype=torch.int32, device=face.device)
-        shifts = torch.zeros(2 * face.numel(), device=face.device)
-        mesh = [array(clip, wp.vec4), array(faces, wp.vec3i), array(opposite_half_edges(faces))]
-        pixels = [array(face.reshape(-1)), array(depth.view(-1)), height, width]
-        args = [*mesh, *pixels, array(edges), array(shifts)]
-        launch_rows(find_silhouettes, len(edges), args, face.device, SMALLEST)
-        ctx.save_for_backward(color, clip, depth, faces, edges, shifts)
-        return _blended(color, shifts, -1.0)
+        shifts = torch.empty(2 * face.numel(), device=face.device)
+        args = [array(clip, wp.vec4), array(mesh.faces, wp.vec3i), array(mesh.opposite)]
+        args += [array(face.reshape(-1)), array(depth.view(-1)), height, width, array(edges), array(shifts)]
+        over_pixels(find_silhouettes, face.numel(), args, face.device)
+        silhouettes = (edges >= 0).nonzero()[:, 0]
+        ctx.save_for_backward(color, clip, depth, mesh.faces, silhouettes, edges, shifts)
+        return _blended(color, silhouettes, shifts, False)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        color, clip, depth, faces, edges, shifts = ctx.saved_tensors
+        color, clip, depth, faces, silhouettes, edges, shifts = ctx.saved_tensors
         grad = grad.contiguous()
         to_color = to_clip = None
         if ctx.needs_input_grad[0]:
-            to_color = _blended(grad, shifts, 1.0)
+            to_color = _blended(grad, silhouettes, shifts, True)
         if ctx.needs_input_grad[1]:
-            views, height, width, channels = color.shape
-            args = [array(clip, wp.vec4), array(faces, wp.vec3i), array(depth.view(-1)), height, width]
-            args += [array(edges), array(shifts)]
+            to_clip = torch.zeros_like(clip)
+            _, height, width, channels = color.shape
+            mesh = [array(to_clip, wp.vec4), array(clip, wp.vec4), array(faces, wp.vec3i)]
+            args = [*mesh, array(depth.view(-1)), height, width]
+            args += [array(silhouettes), array(edges), array(shifts)]
             args += [array(color.view(-1, channels)), array(grad.view(-1, channels))]
-            to_clip = add_up(blend_backward_to_clip, views, 2 * height * width, args, clip, wp.vec4)
+            _launch(blend_backward_to_clip, silhouettes, args)
         return to_color, to_clip, None, None, None
 
 
-def _blended(color: Tensor, shifts: Tensor, sign: float) -> Tensor:
-    """What pixels take from their neighbours (`sign` -1), or the adjoint of that (1)."""
-    _, height, width, channels = color.shape
+def _blended(color: Tensor, silhouettes: Tensor, shifts: Tensor, adjoint: bool) -> Tensor:
+    """What pixels take from their neighbours, or the adjoint of that."""
+    width, channels = color.shape[-2:]
     out = color.clone()
-    args = [array(shifts), height, width, sign]
+    args = [array(shifts), array(silhouettes), width, adjoint]
     args += [array(color.view(-1, channels)), array(out.view(-1, channels))]
-    launch_rows(blend, len(shifts) // 2, args, color.device, SMALLEST)
+    _launch(blend, silhouettes, args)
     return out
+
+
+def _launch(kernel: Any, silhouettes: Tensor, args: list[Any]) -> None:
+    """By one thread on a CPU: silhouettes share pixels and vertices, and are few."""
+    if len(silhouettes) > 0:
+        prepare(kernel, silhouettes.device)
+        launch(kernel, len(silhouettes), args, silhouettes.device)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-
-from maquette.core.errors import UserError
 
 
 @dataclass(eq=False)
@@ -28,18 +25,3 @@ class Fragments:
     def mask(self) -> Bool[Tensor, "B H W"]:
         """Where a face is."""
         return self.face >= 0
-
-
-def corner_indices(faces: Int[Tensor, "F 3"], count: int, what: str) -> Int[Tensor, "F 3"]:
-    """Faces as the kernels read them (int32).
-
-    Raises:
-        UserError: a face names something that is not among the `count` there are.
-    """
-    if faces.numel() > 0:
-        low, high = torch.aminmax(faces)
-        if int(low) < 0 or int(high) >= count:
-            raise UserError(
-                f"Faces refer to {what} {int(low)} to {int(high)}, but there are {count} (numbered from 0)."
-            )
-    return faces.detach().to(torch.int32).contiguous()

@@ -13,14 +13,12 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from maquette.core.errors import UserError
-from maquette.kernels.fragments import Fragments, corner_indices
-from maquette.kernels.launch import MODULE_OPTIONS, array, launch_rows
-from maquette.kernels.pixel_sums import add_up
+from maquette.kernels.fragments import Fragments
+from maquette.kernels.launch import MODULE_OPTIONS, array
+from maquette.kernels.pixels import add_up, over_pixels
+from maquette.kernels.topology import topology
 
 wp.set_module_options(MODULE_OPTIONS)
-
-SMALLEST = 4096
-"""Pixels that are worth a job of their own on a CPU."""
 
 
 def interpolate(
@@ -57,7 +55,7 @@ def interpolate_jacobian(
     out = values.new_zeros(*fragments.face.shape, 2 * values.shape[-1])
     args = _inputs(values, fragments.face, faces)
     args += [array(fragments.jacobian.view(-1, 4), wp.vec4), array(out.view(-1, out.shape[-1]))]
-    launch_rows(_spread_jacobian, fragments.face.numel(), args, values.device, SMALLEST)
+    over_pixels(_spread_jacobian, fragments.face.numel(), args, values.device)
     return out
 
 
@@ -65,7 +63,7 @@ def _checked(values: Tensor, fragments: Fragments, faces: Tensor) -> tuple[Tenso
     values = values.float().contiguous()
     if values.ndim == 3 and len(values) != len(fragments.face):
         raise UserError(f"There are values for {len(values)} views, but {len(fragments.face)} were drawn.")
-    return values, corner_indices(faces, values.shape[-2], "values")
+    return values, topology(faces, values.shape[-2], "values").faces
 
 
 def _inputs(values: Tensor, face: Tensor, faces: Tensor) -> list[Any]:
@@ -81,10 +79,10 @@ class _Interpolate(Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, barycentric: Tensor, face: Tensor, faces: Tensor) -> Tensor:
-        out = values.new_zeros(*face.shape, values.shape[-1])
+        out = values.new_empty(*face.shape, values.shape[-1])
         args = _inputs(values, face, faces)
         args += [array(barycentric.view(-1, 2), wp.vec2), array(out.view(-1, out.shape[-1]))]
-        launch_rows(_spread, face.numel(), args, values.device, SMALLEST)
+        over_pixels(_spread, face.numel(), args, values.device)
         ctx.save_for_backward(values, barycentric, face, faces)
         return out
 
@@ -96,19 +94,21 @@ class _Interpolate(Function):
         flat = array(grad.reshape(-1, grad.shape[-1]))
         to_values = to_barycentric = None
         if ctx.needs_input_grad[0]:
-            args = [*inputs[1:], array(barycentric.view(-1, 2), wp.vec2), flat]
+            corners, _, seen = inputs[1:]
+            args = [corners, seen, array(barycentric.view(-1, 2), wp.vec2), flat]
             shared, views = values.ndim == 2, len(face)
             to_values = add_up(_spread_backward, views, face[0].numel(), args, values, shared=shared)
         if ctx.needs_input_grad[1]:
-            to_barycentric = torch.zeros_like(barycentric)
+            to_barycentric = torch.empty_like(barycentric)
             args = [*inputs, flat, array(to_barycentric.view(-1, 2), wp.vec2)]
-            launch_rows(_weights_backward, face.numel(), args, values.device, SMALLEST)
+            over_pixels(_weights_backward, face.numel(), args, values.device)
         return to_values, to_barycentric, None, None
 
 
 @wp.kernel
 def _spread(
     first: wp.int32,
+    run: wp.int32,
     values: wp.array3d[wp.float32],
     faces: wp.array[wp.vec3i],
     per_view: wp.int32,
@@ -116,18 +116,24 @@ def _spread(
     barycentric: wp.array[wp.vec2],
     out: wp.array2d[wp.float32],
 ) -> None:
-    i = first + wp.tid()
-    if seen[i] >= 0:
-        face, view = faces[seen[i]], i / per_view
-        u, v = barycentric[i][0], barycentric[i][1]
-        for c in range(values.shape[2]):
-            last = values[view, face[2], c]
-            out[i, c] = last + u * (values[view, face[0], c] - last) + v * (values[view, face[1], c] - last)
+    begin = first + wp.tid() * run
+    for i in range(begin, begin + run):
+        if seen[i] >= 0:
+            face, view = faces[seen[i]], i / per_view
+            u, v = barycentric[i][0], barycentric[i][1]
+            for c in range(values.shape[2]):
+                last = values[view, face[2], c]
+                along_u, along_v = values[view, face[0], c] - last, values[view, face[1], c] - last
+                out[i, c] = last + u * along_u + v * along_v
+        else:
+            for c in range(values.shape[2]):
+                out[i, c] = 0.0
 
 
 @wp.kernel
 def _spread_jacobian(
     first: wp.int32,
+    run: wp.int32,
     values: wp.array3d[wp.float32],
     faces: wp.array[wp.vec3i],
     per_view: wp.int32,
@@ -135,43 +141,45 @@ def _spread_jacobian(
     jacobian: wp.array[wp.vec4],
     out: wp.array2d[wp.float32],
 ) -> None:
-    i = first + wp.tid()
-    if seen[i] >= 0:
-        face, view, slope = faces[seen[i]], i / per_view, jacobian[i]
-        for c in range(values.shape[2]):
-            along_u = values[view, face[0], c] - values[view, face[2], c]
-            along_v = values[view, face[1], c] - values[view, face[2], c]
-            out[i, 2 * c] = slope[0] * along_u + slope[2] * along_v
-            out[i, 2 * c + 1] = slope[1] * along_u + slope[3] * along_v
+    begin = first + wp.tid() * run
+    for i in range(begin, begin + run):
+        if seen[i] >= 0:
+            face, view, slope = faces[seen[i]], i / per_view, jacobian[i]
+            for c in range(values.shape[2]):
+                last = values[view, face[2], c]
+                along_u, along_v = values[view, face[0], c] - last, values[view, face[1], c] - last
+                out[i, 2 * c] = slope[0] * along_u + slope[2] * along_v
+                out[i, 2 * c + 1] = slope[1] * along_u + slope[3] * along_v
 
 
 @wp.kernel
 def _spread_backward(
     first: wp.int32,
-    row: wp.int32,
+    run: wp.int32,
+    sums: wp.int32,
     per_row: wp.int32,
     to_values: wp.array3d[wp.float32],
     faces: wp.array[wp.vec3i],
-    per_view: wp.int32,
     seen: wp.array[wp.int32],
     barycentric: wp.array[wp.vec2],
     grad: wp.array2d[wp.float32],
 ) -> None:
-    thread = wp.tid()
-    i = first + thread
-    if seen[i] >= 0:
-        face, place = faces[seen[i]], row + thread / per_row
-        u, v = barycentric[i][0], barycentric[i][1]
-        for c in range(grad.shape[1]):
-            if grad[i, c] != 0.0:
-                wp.atomic_add(to_values, place, face[0], c, u * grad[i, c])
-                wp.atomic_add(to_values, place, face[1], c, v * grad[i, c])
-                wp.atomic_add(to_values, place, face[2], c, (1.0 - u - v) * grad[i, c])
+    begin = first + wp.tid() * run
+    for i in range(begin, begin + run):
+        if seen[i] >= 0:
+            face, row = faces[seen[i]], sums + (i - first) / per_row
+            u, v = barycentric[i][0], barycentric[i][1]
+            for c in range(grad.shape[1]):
+                if grad[i, c] != 0.0:
+                    wp.atomic_add(to_values, row, face[0], c, u * grad[i, c])
+                    wp.atomic_add(to_values, row, face[1], c, v * grad[i, c])
+                    wp.atomic_add(to_values, row, face[2], c, (1.0 - u - v) * grad[i, c])
 
 
 @wp.kernel
 def _weights_backward(
     first: wp.int32,
+    run: wp.int32,
     values: wp.array3d[wp.float32],
     faces: wp.array[wp.vec3i],
     per_view: wp.int32,
@@ -179,12 +187,15 @@ def _weights_backward(
     grad: wp.array2d[wp.float32],
     to_barycentric: wp.array[wp.vec2],
 ) -> None:
-    i = first + wp.tid()
-    if seen[i] >= 0:
-        face, view = faces[seen[i]], i / per_view
-        to_u, to_v = wp.float32(0.0), wp.float32(0.0)
-        for c in range(values.shape[2]):
-            last = values[view, face[2], c]
-            to_u += grad[i, c] * (values[view, face[0], c] - last)
-            to_v += grad[i, c] * (values[view, face[1], c] - last)
-        to_barycentric[i] = wp.vec2(to_u, to_v)
+    begin = first + wp.tid() * run
+    for i in range(begin, begin + run):
+        if seen[i] >= 0:
+            face, view = faces[seen[i]], i / per_view
+            to_u, to_v = wp.float32(0.0), wp.float32(0.0)
+            for c in range(values.shape[2]):
+                last = values[view, face[2], c]
+                to_u += grad[i, c] * (values[view, face[0], c] - last)
+                to_v += grad[i, c] * (values[view, face[1], c] - last)
+            to_barycentric[i] = wp.vec2(to_u, to_v)
+        else:
+            to_barycentric[i] = wp.vec2()

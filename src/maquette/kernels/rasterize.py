@@ -18,10 +18,10 @@ from torch.autograd.function import once_differentiable
 
 from maquette.core.errors import UserError
 from maquette.kernels.antialias import antialias
-from maquette.kernels.fragments import Fragments, corner_indices
+from maquette.kernels.fragments import Fragments
 from maquette.kernels.interpolate import interpolate, interpolate_jacobian
-from maquette.kernels.launch import array, launch_rows
-from maquette.kernels.pixel_sums import add_up
+from maquette.kernels.launch import array, launch_rows, parts_for
+from maquette.kernels.pixels import add_up, over_pixels
 from maquette.kernels.rasterize_kernels import (
     LANES,
     NOTHING,
@@ -31,13 +31,12 @@ from maquette.kernels.rasterize_kernels import (
     resolve,
     resolve_backward,
 )
+from maquette.kernels.topology import topology
 
 __all__ = ["Fragments", "antialias", "interpolate", "interpolate_jacobian", "rasterize", "visible_faces"]
 
-BANDS = 16
-"""Into how many bands of rows a picture is cut on a CPU, shared by all views of a batch."""
 LEAST_ROWS = 8
-"""Rows of a band, at least."""
+"""Rows of a picture that are worth a job of their own on a CPU."""
 
 
 def rasterize(clip: Float[Tensor, "B V 4"], faces: Int[Tensor, "F 3"], height: int, width: int) -> Fragments:
@@ -57,7 +56,7 @@ def rasterize(clip: Float[Tensor, "B V 4"], faces: Int[Tensor, "F 3"], height: i
     Raises:
         UserError: a face names a vertex that is not there, or a size is below 1.
     """
-    faces = corner_indices(faces, clip.shape[1], "vertices")
+    faces = topology(faces, clip.shape[1], "vertices").faces
     face, barycentric, depth, jacobian = _Rasterize.apply(clip.float(), faces, height, width)
     return Fragments(face, barycentric, depth, jacobian)
 
@@ -75,12 +74,12 @@ def visible_faces(
     keys = torch.full((views, height, width), NOTHING, dtype=torch.int64, device=device)
     boxes = torch.empty(views * len(faces), 4, dtype=torch.int32, device=device)
     mesh = [array(clip, wp.vec4), array(faces, wp.vec3i)]
-    launch_rows(bound, len(boxes), [*mesh, height, width, array(boxes, wp.vec4i)], device, smallest=2048)
+    over_pixels(bound, len(boxes), [*mesh, height, width, array(boxes, wp.vec4i)], device)
     args = [*mesh, array(boxes, wp.vec4i), height, width, array(keys.view(-1))]
     if device.type != "cpu":
         launch_rows(cover_faces, LANES * len(boxes), args, device)
         return keys
-    bands = max(1, min(-(-BANDS // views), height // LEAST_ROWS))
+    bands = parts_for(height, LEAST_ROWS) if views < 4 * torch.get_num_threads() else 1
     launch_rows(cover_bands, views * bands, [bands, *args], device, smallest=1)
     return keys
 
@@ -96,12 +95,11 @@ class _Rasterize(Function):
         clip = clip.contiguous()
         keys = visible_faces(clip, faces, height, width)
         face = torch.empty(views, height, width, dtype=torch.int32, device=clip.device)
-        values = [clip.new_zeros(views, height, width, n) for n in (2, 1, 4)]
-        barycentric, depth, jacobian = values
+        barycentric, depth, jacobian = (clip.new_empty(views, height, width, n) for n in (2, 1, 4))
         outputs = [array(face.view(-1)), array(barycentric.view(-1, 2), wp.vec2)]
         outputs += [array(depth.view(-1)), array(jacobian.view(-1, 4), wp.vec4)]
         inputs = [array(clip, wp.vec4), array(faces, wp.vec3i), array(keys.view(-1)), height, width]
-        launch_rows(resolve, keys.numel(), [*inputs, *outputs], clip.device, smallest=4096)
+        over_pixels(resolve, keys.numel(), [*inputs, *outputs], clip.device)
         ctx.mark_non_differentiable(face, jacobian)
         ctx.save_for_backward(clip, faces, face, barycentric, depth)
         return face, barycentric, depth, jacobian

@@ -7,11 +7,12 @@ as (x, y, w), is met where r is on the inner side of the three planes B x C, C x
 corners behind the camera are as good as others. The three products with r are the perspective-correct
 weights times one common factor.
 
-Planes are computed in double precision, from the corners in an order that does not depend on the face, so
-that two faces at an edge decide by exactly opposite numbers.
+Planes are computed in double precision: products of single precision numbers are exact there, so A x B is
+exactly -(B x A), whatever the compiler makes of it, and two faces at an edge decide by exactly opposite
+numbers.
 """
 
-# mypy: disable-error-code="index, misc, operator, attr-defined"
+# mypy: disable-error-code="index, misc, operator, attr-defined, call-overload"
 # (bodies of kernels are Warp's language)
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ LANES = 32
 """Threads that share the rows of a face on a GPU."""
 _TINY = wp.constant(wp.float64(1.0e-300))
 _SLACK = wp.constant(wp.float64(1.0e-6))
+_HUGE = wp.constant(wp.float64(1.0e30))
 
 
 @wp.struct
@@ -51,42 +53,23 @@ def corner(clip: wp.array2d[wp.vec4], view: wp.int32, vertex: wp.int32) -> wp.ve
 
 
 @wp.func
-def seen_from_eye(p: wp.vec4d, height: wp.int32, width: wp.int32) -> wp.vec3d:
-    """x and y in half pixels, times w; and w."""
-    return wp.vec3d(p[0] * wp.float64(width), p[1] * wp.float64(height), p[3])
-
-
-@wp.func
-def precedes(p: wp.vec3d, q: wp.vec3d) -> wp.bool:
-    """An order of corners that depends on nothing but where they are."""
-    if p[0] != q[0]:
-        return p[0] < q[0]
-    if p[1] != q[1]:
-        return p[1] < q[1]
-    return p[2] < q[2]
-
-
-@wp.func
-def plane(p: wp.vec3d, q: wp.vec3d) -> wp.vec3d:
-    """The plane through the eye and two corners; exactly opposite when they are exchanged."""
-    if precedes(p, q):
-        return wp.cross(p, q)
-    return -wp.cross(q, p)
+def seen_from_eye(p: wp.vec4d) -> wp.vec3d:
+    """x, y and w."""
+    return wp.vec3d(p[0], p[1], p[3])
 
 
 @wp.func
 def planes_of(a: wp.vec4d, b: wp.vec4d, c: wp.vec4d, height: wp.int32, width: wp.int32) -> FacePlanes:
     """Planes of a face, for rays in units of half pixels."""
-    p = seen_from_eye(a, height, width)
-    q = seen_from_eye(b, height, width)
-    r = seen_from_eye(c, height, width)
-    opposite_a = plane(q, r)
+    p, q, r = seen_from_eye(a), seen_from_eye(b), seen_from_eye(c)
+    opposite_a = wp.cross(q, r)
     volume = wp.dot(p, opposite_a)
-    inwards = wp.where(volume < wp.float64(0.0), wp.float64(-1.0), wp.float64(1.0))
+    scale = wp.where(volume < wp.float64(0.0), wp.float64(-1.0), wp.float64(1.0))
+    in_pixels = wp.vec3d(scale / wp.float64(width), scale / wp.float64(height), scale)
     planes = FacePlanes()
-    planes.a = inwards * opposite_a
-    planes.b = inwards * plane(r, p)
-    planes.c = inwards * plane(p, q)
+    planes.a = wp.cw_mul(in_pixels, opposite_a)
+    planes.b = wp.cw_mul(in_pixels, wp.cross(r, p))
+    planes.c = wp.cw_mul(in_pixels, wp.cross(p, q))
     planes.volume = wp.abs(volume)
     half = wp.float64(0.5) / planes.volume
     planes.nearness = (
@@ -145,55 +128,74 @@ def reach(low: wp.float64, high: wp.float64, size: wp.int32) -> wp.vec2i:
 
 
 @wp.func
-def grown(box: wp.vec4d, p: wp.vec4d) -> wp.vec4d:
-    """A box (least x, least y, greatest x, greatest y of NDC) that also holds a point with w > 0."""
-    x, y = p[0] / p[3], p[1] / p[3]
-    return wp.vec4d(wp.min(box[0], x), wp.min(box[1], y), wp.max(box[2], x), wp.max(box[3], y))
+def box_behind_near(p: wp.vec4d, q: wp.vec4d, box: wp.vec4d) -> wp.vec4d:
+    """The box, grown to hold the part of an edge that is behind the near plane; everything if w <= 0 there.
+
+    Boxes are least x, least y, greatest x, greatest y, in NDC.
+    """
+    before, after = p[2] + p[3], q[2] + q[3]
+    grown = box
+    for end in range(2):
+        point = p
+        counts = before > wp.float64(0.0)
+        if end == 1:
+            counts = (before > wp.float64(0.0)) != (after > wp.float64(0.0))
+            if counts:
+                point = p + (before / (before - after)) * (q - p)
+        if counts:
+            x, y = point[0] / point[3], point[1] / point[3]
+            if point[3] <= wp.float64(0.0):
+                return wp.vec4d(-_HUGE, -_HUGE, _HUGE, _HUGE)
+            grown = wp.vec4d(
+                wp.min(grown[0], x), wp.min(grown[1], y), wp.max(grown[2], x), wp.max(grown[3], y)
+            )
+    return grown
 
 
 @wp.func
 def box_of(a: wp.vec4d, b: wp.vec4d, c: wp.vec4d) -> wp.vec4d:
-    """The box of the part of a face that is behind the near plane; everything if that cannot be told."""
-    huge = wp.float64(1.0e30)
-    box = wp.vec4d(huge, huge, -huge, -huge)
-    p, q = a, b
-    for k in range(3):
-        depth_p, depth_q = p[2] + p[3], q[2] + q[3]
-        if depth_p > wp.float64(0.0):
-            if p[3] <= wp.float64(0.0):
-                return wp.vec4d(-huge, -huge, huge, huge)
-            box = grown(box, p)
-        if (depth_p > wp.float64(0.0)) != (depth_q > wp.float64(0.0)):
-            crossing = p + (depth_p / (depth_p - depth_q)) * (q - p)
-            if crossing[3] <= wp.float64(0.0):
-                return wp.vec4d(-huge, -huge, huge, huge)
-            box = grown(box, crossing)
-        p = q
-        q = wp.where(k == 0, c, a)
-    return box
+    """The box of the part of a face that is behind the near plane."""
+    nearest = wp.min(wp.min(a[2] + a[3], b[2] + b[3]), c[2] + c[3])
+    if nearest > wp.float64(0.0) and wp.min(wp.min(a[3], b[3]), c[3]) > wp.float64(0.0):
+        f, g, h = wp.float64(1.0) / a[3], wp.float64(1.0) / b[3], wp.float64(1.0) / c[3]
+        return wp.vec4d(
+            wp.min(wp.min(a[0] * f, b[0] * g), c[0] * h),
+            wp.min(wp.min(a[1] * f, b[1] * g), c[1] * h),
+            wp.max(wp.max(a[0] * f, b[0] * g), c[0] * h),
+            wp.max(wp.max(a[1] * f, b[1] * g), c[1] * h),
+        )
+    box = wp.vec4d(_HUGE, _HUGE, -_HUGE, -_HUGE)
+    return box_behind_near(c, a, box_behind_near(b, c, box_behind_near(a, b, box)))
 
 
 @wp.kernel
 def bound(
     first: wp.int32,
+    run: wp.int32,
     clip: wp.array2d[wp.vec4],
     faces: wp.array[wp.vec3i],
     height: wp.int32,
     width: wp.int32,
     boxes: wp.array[wp.vec4i],
 ) -> None:
-    """First row, end of the rows, first column, end of the columns that each face may cover."""
-    i = first + wp.tid()
-    view, face = i / faces.shape[0], faces[i % faces.shape[0]]
-    a, b, c = corner(clip, view, face[0]), corner(clip, view, face[1]), corner(clip, view, face[2])
-    rows, columns = wp.vec2i(0, 0), wp.vec2i(0, 0)
-    beyond = a[2] > a[3] and b[2] > b[3] and c[2] > c[3]
-    if wp.isfinite(a) and wp.isfinite(b) and wp.isfinite(c) and not beyond:
-        box = box_of(a, b, c)
-        rows, columns = reach(box[1], box[3], height), reach(box[0], box[2], width)
-    if rows[0] >= rows[1] or columns[0] >= columns[1]:
-        rows = wp.vec2i(0, 0)
-    boxes[i] = wp.vec4i(rows[0], rows[1], columns[0], columns[1])
+    """First row, end of the rows, first column, end of the columns that each face of each view may cover."""
+    begin = first + wp.tid() * run
+    view, f = begin / faces.shape[0], begin % faces.shape[0]
+    for i in range(begin, begin + run):
+        face = faces[f]
+        a, b, c = corner(clip, view, face[0]), corner(clip, view, face[1]), corner(clip, view, face[2])
+        rows, columns = wp.vec2i(0, 0), wp.vec2i(0, 0)
+        beyond = a[2] > a[3] and b[2] > b[3] and c[2] > c[3]
+        if wp.isfinite(wp.dot(a + b + c, a + b + c)) and not beyond:
+            box = box_of(a, b, c)
+            rows, columns = reach(box[1], box[3], height), reach(box[0], box[2], width)
+        if rows[0] >= rows[1] or columns[0] >= columns[1]:
+            rows = wp.vec2i(0, 0)
+        boxes[i] = wp.vec4i(rows[0], rows[1], columns[0], columns[1])
+        f += 1
+        if f == faces.shape[0]:
+            f = 0
+            view += 1
 
 
 @wp.kernel
@@ -252,6 +254,7 @@ def cover_faces(
 @wp.kernel
 def resolve(
     first: wp.int32,
+    run: wp.int32,
     clip: wp.array2d[wp.vec4],
     faces: wp.array[wp.vec3i],
     keys: wp.array[wp.int64],
@@ -262,35 +265,48 @@ def resolve(
     out_depth: wp.array[wp.float32],
     out_jacobian: wp.array[wp.vec4],
 ) -> None:
-    """From the key of each pixel to its fragment."""
-    i = first + wp.tid()
-    key = keys[i]
-    out_face[i] = -1
-    out_depth[i] = 1.0
-    if key != wp.static(wp.int64(NOTHING)):
-        f = wp.int32(key & wp.int64(0x7FFFFFFF))
-        face, view = faces[f], i / (height * width)
-        a, b, c = corner(clip, view, face[0]), corner(clip, view, face[1]), corner(clip, view, face[2])
-        planes = planes_of(a, b, c, height, width)
-        row, column = i / width % height, i % width
-        ray = wp.vec3d(wp.float64(2 * column + 1 - width), wp.float64(2 * row + 1 - height), wp.float64(1.0))
-        total = planes.a + planes.b + planes.c
-        scale = wp.float64(1.0) / wp.dot(total, ray)
-        u, v = wp.dot(planes.a, ray) * scale, wp.dot(planes.b, ray) * scale
-        slope_u = wp.float64(2.0) * scale * (planes.a - u * total)
-        slope_v = wp.float64(2.0) * scale * (planes.b - v * total)
-        out_face[i] = f
-        out_barycentric[i] = wp.vec2(wp.float32(u), wp.float32(v))
-        out_depth[i] = wp.float32(wp.float64(1.0) - wp.float64(2.0) * wp.dot(planes.nearness, ray))
-        out_jacobian[i] = wp.vec4(
-            wp.float32(slope_u[0]), wp.float32(slope_u[1]), wp.float32(slope_v[0]), wp.float32(slope_v[1])
-        )
+    """From the keys of pixels to their fragments."""
+    begin = first + wp.tid() * run
+    column, row, view = begin % width, begin / width % height, begin / (width * height)
+    for i in range(begin, begin + run):
+        key = keys[i]
+        if key == wp.static(wp.int64(NOTHING)):
+            out_face[i] = -1
+            out_barycentric[i] = wp.vec2()
+            out_depth[i] = 1.0
+            out_jacobian[i] = wp.vec4()
+        else:
+            f = wp.int32(key & wp.int64(0x7FFFFFFF))
+            face = faces[f]
+            a, b, c = corner(clip, view, face[0]), corner(clip, view, face[1]), corner(clip, view, face[2])
+            planes = planes_of(a, b, c, height, width)
+            x, y = wp.float64(2 * column + 1 - width), wp.float64(2 * row + 1 - height)
+            ray = wp.vec3d(x, y, wp.float64(1.0))
+            total = planes.a + planes.b + planes.c
+            scale = wp.float64(1.0) / wp.dot(total, ray)
+            u, v = wp.dot(planes.a, ray) * scale, wp.dot(planes.b, ray) * scale
+            slope_u = wp.float64(2.0) * scale * (planes.a - u * total)
+            slope_v = wp.float64(2.0) * scale * (planes.b - v * total)
+            out_face[i] = f
+            out_barycentric[i] = wp.vec2(wp.float32(u), wp.float32(v))
+            out_depth[i] = wp.float32(wp.float64(1.0) - wp.float64(2.0) * wp.dot(planes.nearness, ray))
+            out_jacobian[i] = wp.vec4(
+                wp.float32(slope_u[0]), wp.float32(slope_u[1]), wp.float32(slope_v[0]), wp.float32(slope_v[1])
+            )
+        column += 1
+        if column == width:
+            column = 0
+            row += 1
+            if row == height:
+                row = 0
+                view += 1
 
 
 @wp.kernel
 def resolve_backward(
     first: wp.int32,
-    row: wp.int32,
+    run: wp.int32,
+    sums: wp.int32,
     per_row: wp.int32,
     to_clip: wp.array2d[wp.vec4],
     clip: wp.array2d[wp.vec4],
@@ -307,32 +323,31 @@ def resolve_backward(
     With M = [A B C] and the weights b of the ray r, M b = w r. Moving corner i by d changes them by
     b_i (b (1 . M^-1 d) - M^-1 d), so that every corner gets the same vector, times its weight.
     """
-    thread = wp.tid()
-    i = first + thread
-    if seen[i] >= 0:
-        face, view = faces[seen[i]], i / per_view
-        a, b, c = corner(clip, view, face[0]), corner(clip, view, face[1]), corner(clip, view, face[2])
-        u, v = wp.float64(barycentric[i][0]), wp.float64(barycentric[i][1])
-        weights = wp.vec3d(u, v, wp.float64(1.0) - u - v)
-        w = weights[0] * a[3] + weights[1] * b[3] + weights[2] * c[3]
-        z = wp.float64(depth[i])
-        deep = wp.float64(grad_depth[i]) / w
-        grad = wp.vec3d(
-            wp.float64(grad_barycentric[i][0]) + deep * (a[2] - z * a[3]),
-            wp.float64(grad_barycentric[i][1]) + deep * (b[2] - z * b[3]),
-            deep * (c[2] - z * c[3]),
-        )
-        mean = wp.dot(grad, weights)
-        p, q, r = wp.vec3d(a[0], a[1], a[3]), wp.vec3d(b[0], b[1], b[3]), wp.vec3d(c[0], c[1], c[3])
-        volume = wp.dot(p, wp.cross(q, r))
-        push = (
-            (mean - grad[0]) * wp.cross(q, r)
-            + (mean - grad[1]) * wp.cross(r, p)
-            + (mean - grad[2]) * wp.cross(p, q)
-        ) / volume
-        moved = wp.vec4(
-            wp.float32(push[0]), wp.float32(push[1]), wp.float32(deep), wp.float32(push[2] - deep * z)
-        )
-        place = row + thread / per_row
-        for k in range(3):
-            wp.atomic_add(to_clip, place, face[k], wp.float32(weights[k]) * moved)
+    begin = first + wp.tid() * run
+    for i in range(begin, begin + run):
+        if seen[i] >= 0:
+            face, view = faces[seen[i]], i / per_view
+            a, b, c = corner(clip, view, face[0]), corner(clip, view, face[1]), corner(clip, view, face[2])
+            u, v = wp.float64(barycentric[i][0]), wp.float64(barycentric[i][1])
+            weights = wp.vec3d(u, v, wp.float64(1.0) - u - v)
+            z, w = wp.float64(depth[i]), weights[0] * a[3] + weights[1] * b[3] + weights[2] * c[3]
+            deep = wp.float64(grad_depth[i]) / w
+            grad = wp.vec3d(
+                wp.float64(grad_barycentric[i][0]) + deep * (a[2] - z * a[3]),
+                wp.float64(grad_barycentric[i][1]) + deep * (b[2] - z * b[3]),
+                deep * (c[2] - z * c[3]),
+            )
+            mean = wp.dot(grad, weights)
+            p, q, r = seen_from_eye(a), seen_from_eye(b), seen_from_eye(c)
+            opposite_a = wp.cross(q, r)
+            push = (
+                (mean - grad[0]) * opposite_a
+                + (mean - grad[1]) * wp.cross(r, p)
+                + (mean - grad[2]) * wp.cross(p, q)
+            ) / wp.dot(p, opposite_a)
+            moved = wp.vec4(
+                wp.float32(push[0]), wp.float32(push[1]), wp.float32(deep), wp.float32(push[2] - deep * z)
+            )
+            row = sums + (i - first) / per_row
+            for k in range(3):
+                wp.atomic_add(to_clip, row, face[k], wp.float32(weights[k]) * moved)

@@ -1,15 +1,20 @@
-"""Which faces meet at an edge (Warp, CPU and GPU)."""
+"""Faces as the kernels read them, and which faces meet at an edge (Warp, CPU and GPU)."""
 
 # mypy: disable-error-code="index, misc, operator"
 # (bodies of kernels are Warp's language)
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Any
+
 import torch
 import warp as wp
 from jaxtyping import Int
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
+from maquette.core.errors import UserError
 from maquette.kernels.launch import MODULE_OPTIONS, array, launch, launch_rows, prepare
 
 wp.set_module_options(MODULE_OPTIONS)
@@ -18,11 +23,53 @@ PRIME_A = wp.constant(wp.uint32(2654435761))
 PRIME_B = wp.constant(wp.uint32(805459861))
 
 
-def opposite_half_edges(faces: Int[Tensor, "F 3"]) -> Int[Tensor, "H"]:
-    """For each half-edge, that of the other face at the same edge; -1 where there is none or more than one.
+class Topology:
+    """What the indices of faces tell alone."""
 
-    Half-edge 3 f + k runs from corner k of face f to the next one. `faces` are int32. Time grows with the
-    number of faces only, whatever the number of faces around a vertex.
+    def __init__(self, faces: Int[Tensor, "F 3"]) -> None:
+        self.faces = faces.detach().to(torch.int32).contiguous()
+        low, high = torch.aminmax(faces) if faces.numel() else (0, -1)
+        self.low, self.high = int(low), int(high)
+        self.version = _version(faces)
+
+    @cached_property
+    def opposite(self) -> Int[Tensor, "H"]:
+        """For each half-edge, that of the other face at the same edge; -1: there is none, or more than one.
+
+        Half-edge 3 f + k runs from corner k of face f to the next one.
+        """
+        return opposite_half_edges(self.faces)
+
+
+_known: Any = WeakTensorKeyDictionary()
+
+
+def topology(faces: Int[Tensor, "F 3"], count: int, what: str) -> Topology:
+    """The topology of faces; remembered as long as the tensor lives and is not written to.
+
+    Raises:
+        UserError: a face names something that is not among the `count` there are.
+    """
+    known = _known.get(faces)
+    if known is None or known.version is None or known.version != _version(faces):
+        known = _known[faces] = Topology(faces)
+    if known.low < 0 or known.high >= count:
+        raise UserError(
+            f"Faces refer to {what} {known.low} to {known.high}, but there are {count} (numbered from 0)."
+        )
+    return known
+
+
+def _version(tensor: Tensor) -> int | None:
+    """How often a tensor was written to; None where torch does not count."""
+    return None if tensor.is_inference() else tensor._version
+
+
+def opposite_half_edges(faces: Int[Tensor, "F 3"]) -> Int[Tensor, "H"]:
+    """See `Topology.opposite`; `faces` are int32.
+
+    Edges are sorted into buckets, so time grows with the number of faces only, whatever their number around
+    a vertex.
     """
     device, count = faces.device, 3 * len(faces)
     opposite = torch.full((count,), -1, dtype=torch.int32, device=device)
