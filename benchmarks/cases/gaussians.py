@@ -65,5 +65,5 @@ def pairs_of(cloud: Cloud, cameras: Cameras, flat: bool) -> int:
     """Gaussians times pixels, over all tiles and those that reach them: what the twin evaluates."""
     projected = project_gaussians(*cloud[:3], cameras, flat)
     grid = Grid(1, cameras.height, cameras.width)
-    lists = bin_splats(pack(projected, cloud[3]), projected.radii.flatten(), grid)
+    lists = bin_splats(pack(projected, cloud[3]), projected.radii.flatten(), grid, flat)
     return len(lists.splats) * SIDE * SIDE

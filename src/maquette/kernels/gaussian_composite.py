@@ -11,7 +11,13 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
-from maquette.kernels.gaussian_composite_kernels import blend_backward_kernel, blend_kernel, sum_entries
+from maquette.kernels.gaussian_composite_kernels import (
+    FLAT_SUMS,
+    SOLID_SUMS,
+    blend_backward_kernel,
+    blend_kernel,
+    sum_entries,
+)
 from maquette.kernels.gaussian_tiles import SIDE, Grid, TileLists
 from maquette.kernels.launch import array, launch_rows
 
@@ -68,7 +74,7 @@ class _Blend(Function):
         depth = torch.zeros(tiles, SIDE, SIDE, device=device)
         light = to_planes(torch.ones(_size(plan.grid, 1), device=device), plan.grid)[:, 0].contiguous()
         last = torch.full((tiles, SIDE, SIDE), -1, dtype=torch.int32, device=device)
-        inputs = [array(plan.lists.reach, wp.vec2), array(splats), array(features)]
+        inputs = [array(plan.lists.reach, wp.vec3), array(splats), array(features)]
         outputs = [_runs(color, plan), _runs(depth, plan), _runs(light, plan), _runs(last, plan)]
         plan.launch(blend_kernel(plan.lanes, plan.flat), [*inputs, *outputs])
         ctx.save_for_backward(splats, features, light, last)
@@ -87,10 +93,12 @@ class _Blend(Function):
         )
         entries = len(plan.lists.entries)
         by_entry = splats.new_zeros(entries, splats.shape[1]), features.new_zeros(entries, features.shape[1])
-        inputs = [array(plan.lists.entries), array(plan.lists.reach, wp.vec2), array(splats), array(features)]
+        inputs = [array(plan.lists.reach, wp.vec3), array(splats), array(features), array(plan.lists.entries)]
         inputs += [_runs(planes, plan) for planes in (last, grad_color, grad_depth[:, 0])]
-        scratch = light.clone(), grad_light[:, 0] * light, torch.empty_like(light)
-        outputs = [*(_runs(planes, plan) for planes in scratch), *(array(grad) for grad in by_entry)]
+        scratch = [_runs(planes, plan) for planes in (light.clone(), grad_light[:, 0] * light)]
+        sums = (FLAT_SUMS if plan.flat else SOLID_SUMS) + features.shape[1]
+        scratch.append(array(light.new_empty(plan.threads, sums, plan.lanes), _vector(plan, wp.float32)))
+        outputs = [*scratch, *(array(grad) for grad in by_entry)]
         plan.launch(blend_backward_kernel(plan.lanes, plan.flat), [*inputs, *outputs])
         to_splats, to_features = (_sum_by_splat(grad, plan) for grad in by_entry)
         return to_splats, to_features, None
@@ -107,7 +115,11 @@ def _runs(planes: Tensor, plan: Plan) -> Any:
     """Planes as arrays of runs of lanes, the last axis which run."""
     kind = wp.int32 if planes.dtype == torch.int32 else wp.float32
     shape = (*planes.shape[:-1], SIDE // plan.lanes, plan.lanes)
-    return array(planes.view(shape), wp.types.vector(plan.lanes, kind))
+    return array(planes.view(shape), _vector(plan, kind))
+
+
+def _vector(plan: Plan, kind: Any) -> Any:
+    return wp.types.vector(plan.lanes, kind)
 
 
 def _size(grid: Grid, channels: int) -> tuple[int, int, int, int]:

@@ -18,84 +18,93 @@ from typing import Any
 
 import warp as wp
 
-from maquette.kernels.gaussian_tiles import BLUR, FAINTEST, SIDE
+from maquette.kernels.gaussian_lanes import (
+    DARK,
+    Block,
+    Splat,
+    block_of,
+    counted,
+    counting,
+    falloff,
+    nearness,
+    not_above,
+    remember,
+    rows_of,
+    splat_at,
+    squares,
+    total,
+    unless_densest,
+)
+from maquette.kernels.gaussian_tiles import BLUR
 from maquette.kernels.launch import MODULE_OPTIONS
 
 wp.set_module_options(MODULE_OPTIONS)
 
-DENSEST = wp.constant(0.99)
-"""Largest opacity of a splat in a pixel, so that the backward pass can divide by what it lets pass."""
-DARK = wp.constant(1.0e-4)
-"""A pixel is done when less than this of the light is left."""
 PATIENCE = wp.constant(8)
 """After so many splats a block looks whether all its pixels are done."""
-FARTHEST = wp.constant(1.0e10)
-"""Stands for how far away the plane of a flat splat is met behind the camera."""
-
-FIELDS = 10
-"""Numbers of a splat: centre (2), frame (4), slant (2), depth, opacity."""
+SOLID_SUMS, FLAT_SUMS = 4, 9
+"""How many sums over its pixels the gradient of a splat takes, those to features not counted."""
 
 
 @wp.func
-def exponential(x: wp.float32) -> wp.float32:
-    """exp(x), x <= 0, without a call, so that loops over lanes become vector instructions (2e-7 relative)."""
-    y = wp.max(x, -80.0) * 1.4426950408889634
-    whole = wp.floor(y + 0.5)
-    f = y - whole
-    series = 0.0096181291 + f * (0.0013333558 + f * 0.00015403530)
-    series = 1.0 + f * (0.6931471806 + f * (0.2402265070 + f * (0.0555041087 + f * series)))
-    return series * wp.cast((wp.int32(whole) + 127) << 23, wp.float32)
+def brightest(light: wp.array3d[Any], block: Block) -> wp.float32:
+    """Most light that is left in a pixel of the block."""
+    most = light[block.tile, block.top, block.run]
+    for row in range(block.top + 1, block.top + block.rows):
+        most = wp.max(most, light[block.tile, row, block.run])
+    return wp.max(most)
 
 
 @wp.func
-def total(lanes: Any) -> wp.float32:
-    """Sum of the lanes."""
-    result = wp.float32(0.0)
-    for k in range(len(lanes)):
-        result += lanes[k]
-    return result
-
-
-@wp.struct
-class Block:
-    """The part of a tile that a thread owns."""
-
-    tile: wp.int32
-    top: wp.int32
-    """First row."""
-    rows: wp.int32
-    """Number of rows."""
-    run: wp.int32
-    """Which run of lanes in a row."""
-    origin: wp.vec2
-    """Pixel coordinates of the centre of the first pixel of the tile's row zero, at this run."""
+def latest(last: wp.array3d[Any], block: Block) -> wp.int32:
+    """The last place that changed a pixel of the block."""
+    most = last[block.tile, block.top, block.run]
+    for row in range(block.top + 1, block.top + block.rows):
+        most = wp.max(most, last[block.tile, row, block.run])
+    return wp.max(most)
 
 
 @wp.func
-def block_of(index: wp.int32, rows: wp.int32, lanes: wp.int32, grid: wp.vec2i) -> Block:
-    """Block `index` of a grid of (rows, columns) tiles."""
-    runs = SIDE / lanes
-    parts = runs * (SIDE / rows)
-    block = Block()
-    block.tile = index / parts
-    part = index - block.tile * parts
-    block.top = (part / runs) * rows
-    block.rows = rows
-    block.run = part % runs
-    place = block.tile % (grid[0] * grid[1])
-    block.origin = wp.vec2(
-        wp.float32((place % grid[1]) * SIDE + block.run * lanes) + 0.5,
-        wp.float32((place / grid[1]) * SIDE) + 0.5,
-    )
-    return block
+def accumulate(sums: wp.array2d[Any], own: wp.int32, which: wp.int32, value: Any) -> None:
+    """Add to one of a block's own sums."""
+    sums[own, which] = sums[own, which] + value
 
 
 @wp.func
-def rows_of(block: Block, y: wp.float32, half: wp.float32) -> wp.vec2i:
-    """First row and end of the rows of a block that a splat at height `y` reaches."""
-    low = wp.clamp(wp.ceil(y - half - block.origin[1]), 0.0, wp.float32(SIDE))
-    high = wp.clamp(wp.floor(y + half - block.origin[1]) + 1.0, 0.0, wp.float32(SIDE))
-    return wp.vec2i(wp.max(wp.int32(low), block.top), wp.min(wp.int32(high), block.top + block.rows))
+def add(out: wp.array2d[wp.float32], row: wp.int32, column: wp.int32, value: wp.float32) -> None:
+    """Add what is not zero: on a GPU several blocks share an entry, and most leave it as it is."""
+    if value != 0.0:
+        wp.atomic_add(out, row, column, value)
+
+
+@wp.func
+def add_frame(
+    out: wp.array2d[wp.float32], entry: wp.int32, splat: Splat, dx: Any, m: Any, my: Any, myy: wp.float32
+) -> None:
+    """Gradients to centre and frame from the moments of that of |frame d|^2, summed over rows."""
+    f = splat.frame
+    mx = wp.cw_mul(m, dx)
+    sx, sy = total(mx), total(my)
+    sxx, sxy = total(wp.cw_mul(mx, dx)), total(wp.cw_mul(my, dx))
+    u, v = f[0] * sx + f[1] * sy, f[2] * sx + f[3] * sy
+    add(out, entry, 0, -2.0 * (f[0] * u + f[2] * v))
+    add(out, entry, 1, -2.0 * (f[1] * u + f[3] * v))
+    add(out, entry, 2, 2.0 * (f[0] * sxx + f[1] * sxy))
+    add(out, entry, 3, 2.0 * (f[0] * sxy + f[1] * myy))
+    add(out, entry, 4, 2.0 * (f[2] * sxx + f[3] * sxy))
+    add(out, entry, 5, 2.0 * (f[2] * sxy + f[3] * myy))
+
+
+@wp.func
+def add_slant(
+    out: wp.array2d[wp.float32], entry: wp.int32, splat: Splat, dx: Any, h: Any, hy: Any, b: Any, by: Any
+) -> None:
+    """Gradients to slant and centre from the moments of that of 1 + slant d, and of that of the blur."""
+    in_h = total(h)
+    add(out, entry, 0, -splat.slant[0] * in_h - 2.0 * BLUR * total(wp.cw_mul(b, dx)))
+    add(out, entry, 1, -splat.slant[1] * in_h - 2.0 * BLUR * total(by))
+    add(out, entry, 6, total(wp.cw_mul(h, dx)))
+    add(out, entry, 7, total(hy))
 
 
 @lru_cache
@@ -111,7 +120,7 @@ def blend_kernel(lanes: int, flat: bool) -> Any:
         grid: wp.vec2i,
         starts: wp.array[wp.int32],
         order: wp.array[wp.int32],
-        reach: wp.array[wp.vec2],
+        reach: wp.array[wp.vec3],
         splats: wp.array2d[wp.float32],
         features: wp.array2d[wp.float32],
         color: wp.array4d[vec],
@@ -121,59 +130,51 @@ def blend_kernel(lanes: int, flat: bool) -> Any:
     ) -> None:
         block = block_of(first + wp.tid(), rows, lanes, grid)
         tile, run = block.tile, block.run
+        lane, ones = vec(), vec()
+        for k in range(lanes):
+            lane[k] = wp.float32(k)
+            ones[k] = 1.0
         place = starts[tile]
         end = starts[tile + 1]
         while place < end:
             i = order[place]
-            x, y = block.origin[0] - splats[i, 0], splats[i, 1]
-            f00, f01, f10, f11 = splats[i, 2], splats[i, 3], splats[i, 4], splats[i, 5]
-            e0, e1, z, opacity = splats[i, 6], splats[i, 7], splats[i, 8], splats[i, 9]
-            span = rows_of(block, y, reach[i][1])
+            splat = splat_at(splats, i)
+            span = rows_of(block, splat.centre, reach[i], lanes, flat)
+            dx = lane + (block.origin[0] - splat.centre[0]) * ones
             for row in range(span[0], span[1]):
-                dy = block.origin[1] + wp.float32(row) - y
-                passing = light[tile, row, run]
-                seen = last[tile, row, run]
-                weight = vec()
-                far = vec()
-                for k in range(lanes):
-                    dx = x + wp.float32(k)
-                    u, v = f00 * dx + f01 * dy, f10 * dx + f11 * dy
-                    rho = u * u + v * v
-                    if wp.static(flat):
-                        h = 1.0 + e0 * dx + e1 * dy
-                        nearer = wp.where(h > 0.0, 1.0 / h, FARTHEST)
-                        rho = rho * nearer * nearer
-                        blur = BLUR * (dx * dx + dy * dy)
-                        far[k] = wp.where(rho <= blur, z * nearer, z)
-                        rho = wp.min(rho, blur)
-                    alpha = wp.min(opacity * exponential(-0.5 * rho), DENSEST)
-                    alpha = wp.where(alpha >= FAINTEST and passing[k] >= DARK, alpha, 0.0)
-                    weight[k] = alpha * passing[k]
-                    seen[k] = wp.where(alpha > 0.0, place, seen[k])
-                light[tile, row, run] = passing - weight
-                last[tile, row, run] = seen
+                dy = (block.origin[1] + wp.float32(row) - splat.centre[1]) * ones
+                rho = squares(splat.frame, dx, dy)
+                far = splat.depth * ones
                 if wp.static(flat):
-                    depth[tile, row, run] = depth[tile, row, run] + wp.cw_mul(weight, far)
-                else:
-                    depth[tile, row, run] = depth[tile, row, run] + z * weight
+                    nearer = nearness(splat.slant, dx, dy)
+                    plane = wp.cw_mul(rho, wp.cw_mul(nearer, nearer))
+                    blur = BLUR * (wp.cw_mul(dx, dx) + wp.cw_mul(dy, dy))
+                    rho = wp.min(plane, blur)
+                    far += splat.depth * wp.cw_mul(not_above(plane, blur), nearer - ones)
+                alpha = counting(splat.opacity * falloff(rho), light[tile, row, run])
+                weight = wp.cw_mul(alpha, light[tile, row, run])
+                light[tile, row, run] = light[tile, row, run] - weight
+                last[tile, row, run] = remember(last[tile, row, run], alpha, place)
+                depth[tile, row, run] = depth[tile, row, run] + wp.cw_mul(weight, far)
                 for c in range(features.shape[1]):
                     color[tile, c, row, run] = color[tile, c, row, run] + features[i, c] * weight
             place += 1
-            if place % PATIENCE == 0:
-                brightest = vec()
-                for row in range(block.top, block.top + block.rows):
-                    brightest = wp.max(brightest, light[tile, row, run])
-                if wp.max(brightest) < DARK:
-                    place = end
+            if place % PATIENCE == 0 and brightest(light, block) < DARK:
+                place = end
 
     return blend
 
 
 @lru_cache
 def blend_backward_kernel(lanes: int, flat: bool) -> Any:
-    """Kernel: gradients to splats and features of each entry, back to front."""
+    """Kernel: gradients to splats and features of each entry, back to front.
+
+    `light` goes from what is left in the end to what a splat receives, `behind` is the gradient to its
+    share, `sums` are a block's own; they are in memory since only what is stored becomes vector code.
+    """
     vec = wp.types.vector(lanes, wp.float32)
     ints = wp.types.vector(lanes, wp.int32)
+    count = FLAT_SUMS if flat else SOLID_SUMS
 
     @wp.kernel(enable_backward=False, module="unique", module_options={"max_unroll": lanes})
     def blend_backward(
@@ -182,119 +183,86 @@ def blend_backward_kernel(lanes: int, flat: bool) -> Any:
         grid: wp.vec2i,
         starts: wp.array[wp.int32],
         order: wp.array[wp.int32],
-        entries: wp.array[wp.int32],
-        reach: wp.array[wp.vec2],
+        reach: wp.array[wp.vec3],
         splats: wp.array2d[wp.float32],
         features: wp.array2d[wp.float32],
+        entries: wp.array[wp.int32],
         last: wp.array3d[ints],
         grad_color: wp.array4d[vec],
         grad_depth: wp.array3d[vec],
         light: wp.array3d[vec],
         behind: wp.array3d[vec],
-        weights: wp.array3d[vec],
+        sums: wp.array2d[vec],
         to_splats: wp.array2d[wp.float32],
         to_features: wp.array2d[wp.float32],
     ) -> None:
-        block = block_of(first + wp.tid(), rows, lanes, grid)
+        own = first + wp.tid()
+        block = block_of(own, rows, lanes, grid)
         tile, run = block.tile, block.run
-        latest = ints()
+        lane, ones = vec(), vec()
         for k in range(lanes):
-            latest[k] = -1
-        for row in range(block.top, block.top + block.rows):
-            latest = wp.max(latest, last[tile, row, run])
-        place = wp.max(latest)
+            lane[k] = wp.float32(k)
+            ones[k] = 1.0
+        place = latest(last, block)
         while place >= starts[tile]:
             i = order[place]
-            x, y = block.origin[0] - splats[i, 0], splats[i, 1]
-            f00, f01, f10, f11 = splats[i, 2], splats[i, 3], splats[i, 4], splats[i, 5]
-            e0, e1, z, opacity = splats[i, 6], splats[i, 7], splats[i, 8], splats[i, 9]
-            span = rows_of(block, y, reach[i][1])
-            pull, depths = vec(), vec()
-            pull_u, pull_ux, pull_uy = vec(), vec(), vec()
-            pull_v, pull_vx, pull_vy = vec(), vec(), vec()
-            pull_h, pull_hx, pull_hy, pull_bx, pull_by = vec(), vec(), vec(), vec(), vec()
+            splat = splat_at(splats, i)
+            span = rows_of(block, splat.centre, reach[i], lanes, flat)
+            dx = lane + (block.origin[0] - splat.centre[0]) * ones
+            for c in range(sums.shape[1]):
+                sums[own, c] = vec()
             for row in range(span[0], span[1]):
-                dy = block.origin[1] + wp.float32(row) - y
-                passed = light[tile, row, run]
-                hidden = behind[tile, row, run]
-                seen = last[tile, row, run]
-                along = grad_depth[tile, row, run]
-                value = vec()
+                height = block.origin[1] + wp.float32(row) - splat.centre[1]
+                dy = height * ones
+                rho = squares(splat.frame, dx, dy)
+                along = splat.depth * grad_depth[tile, row, run]
+                if wp.static(flat):
+                    nearer = nearness(splat.slant, dx, dy)
+                    plane = wp.cw_mul(rho, wp.cw_mul(nearer, nearer))
+                    blur = BLUR * (wp.cw_mul(dx, dx) + wp.cw_mul(dy, dy))
+                    rho = wp.min(plane, blur)
+                    inside = not_above(plane, blur)
+                    nearer = wp.cw_mul(inside, nearer)
+                    along = wp.cw_mul(along, nearer + ones - inside)
+                gain = vec() + along
                 for c in range(features.shape[1]):
-                    value += features[i, c] * grad_color[tile, c, row, run]
-                weight, dxs, to_u, to_v, to_h, to_b = vec(), vec(), vec(), vec(), vec(), vec()
-                for k in range(lanes):
-                    dx = x + wp.float32(k)
-                    u, v = f00 * dx + f01 * dy, f10 * dx + f11 * dy
-                    nearer = wp.float32(1.0)
-                    in_plane = wp.float32(1.0)
-                    if wp.static(flat):
-                        h = 1.0 + e0 * dx + e1 * dy
-                        nearer = wp.where(h > 0.0, 1.0 / h, FARTHEST)
-                        u, v = u * nearer, v * nearer
-                    rho = u * u + v * v
-                    if wp.static(flat):
-                        blur = BLUR * (dx * dx + dy * dy)
-                        in_plane = wp.where(rho <= blur, 1.0, 0.0)
-                        nearer = wp.where(rho <= blur, nearer, 1.0)
-                        rho = wp.min(rho, blur)
-                    full = opacity * exponential(-0.5 * rho)
-                    alpha = wp.where(full >= FAINTEST and place <= seen[k], wp.min(full, DENSEST), 0.0)
-                    opened = 1.0 / (1.0 - alpha)
-                    passing = passed[k] * opened
-                    gain = value[k] + along[k] * z * nearer
-                    to_alpha = passing * gain - hidden[k] * opened
-                    weight[k] = alpha * passing
-                    hidden[k] = hidden[k] + weight[k] * gain
-                    passed[k] = passing
-                    depths[k] = depths[k] + weight[k] * along[k] * nearer
-                    to_rho = wp.where(full > DENSEST, 0.0, -0.5 * to_alpha * alpha)
-                    pull[k] = pull[k] + to_rho
-                    dxs[k] = dx
-                    to_u[k] = 2.0 * to_rho * in_plane * u * nearer
-                    to_v[k] = 2.0 * to_rho * in_plane * v * nearer
-                    if wp.static(flat):
-                        to_b[k] = 2.0 * BLUR * to_rho * (1.0 - in_plane)
-                        drop = 2.0 * to_rho * rho + weight[k] * along[k] * z * nearer
-                        to_h[k] = -drop * nearer * in_plane
-                light[tile, row, run] = passed
-                behind[tile, row, run] = hidden
-                weights[tile, row, run] = weight
-                pull_u += to_u
-                pull_ux += wp.cw_mul(to_u, dxs)
-                pull_uy += dy * to_u
-                pull_v += to_v
-                pull_vx += wp.cw_mul(to_v, dxs)
-                pull_vy += dy * to_v
+                    gain += features[i, c] * grad_color[tile, c, row, run]
+                full = splat.opacity * falloff(rho)
+                alpha = counted(full, place, last[tile, row, run])
+                opened = wp.cw_div(ones, ones - alpha)
+                passing = wp.cw_mul(light[tile, row, run], opened)
+                weight = wp.cw_mul(alpha, passing)
+                to_alpha = wp.cw_mul(passing, gain) - wp.cw_mul(behind[tile, row, run], opened)
+                to_rho = unless_densest(-0.5 * wp.cw_mul(to_alpha, alpha), full)
+                light[tile, row, run] = passing
+                behind[tile, row, run] = behind[tile, row, run] + wp.cw_mul(weight, gain)
+                m = to_rho
                 if wp.static(flat):
-                    pull_h += to_h
-                    pull_hx += wp.cw_mul(to_h, dxs)
-                    pull_hy += dy * to_h
-                    pull_bx += wp.cw_mul(to_b, dxs)
-                    pull_by += dy * to_b
-            e = entries[place]
+                    m = wp.cw_mul(to_rho, wp.cw_mul(nearer, nearer))
+                    in_h = -wp.cw_mul(nearer, 2.0 * wp.cw_mul(to_rho, rho) + wp.cw_mul(weight, along))
+                    in_b = to_rho - wp.cw_mul(to_rho, inside)
+                    accumulate(sums, own, 4, to_rho)
+                    accumulate(sums, own, 5, in_h)
+                    accumulate(sums, own, 6, height * in_h)
+                    accumulate(sums, own, 7, in_b)
+                    accumulate(sums, own, 8, height * in_b)
+                accumulate(sums, own, 0, m)
+                accumulate(sums, own, 1, height * m)
+                accumulate(sums, own, 2, (height * height) * m)
+                accumulate(sums, own, 3, wp.cw_mul(weight, along))
+                for c in range(features.shape[1]):
+                    accumulate(sums, own, count + c, wp.cw_mul(weight, grad_color[tile, c, row, run]))
             if span[0] < span[1]:
-                in_u, in_v = total(pull_u), total(pull_v)
-                to_dx, to_dy = f00 * in_u + f10 * in_v, f01 * in_u + f11 * in_v
+                e = entries[place]
+                add_frame(to_splats, e, splat, dx, sums[own, 0], sums[own, 1], total(sums[own, 2]))
+                add(to_splats, e, 8, total(sums[own, 3]) / splat.depth)
                 if wp.static(flat):
-                    in_h = total(pull_h)
-                    to_dx += e0 * in_h + total(pull_bx)
-                    to_dy += e1 * in_h + total(pull_by)
-                    wp.atomic_add(to_splats, e, 6, total(pull_hx))
-                    wp.atomic_add(to_splats, e, 7, total(pull_hy))
-                wp.atomic_add(to_splats, e, 0, -to_dx)
-                wp.atomic_add(to_splats, e, 1, -to_dy)
-                wp.atomic_add(to_splats, e, 2, total(pull_ux))
-                wp.atomic_add(to_splats, e, 3, total(pull_uy))
-                wp.atomic_add(to_splats, e, 4, total(pull_vx))
-                wp.atomic_add(to_splats, e, 5, total(pull_vy))
-                wp.atomic_add(to_splats, e, 8, total(depths))
-                wp.atomic_add(to_splats, e, 9, -2.0 * total(pull) / opacity)
-            for c in range(features.shape[1]):
-                share = vec()
-                for row in range(span[0], span[1]):
-                    share += wp.cw_mul(weights[tile, row, run], grad_color[tile, c, row, run])
-                wp.atomic_add(to_features, e, c, total(share))
+                    add_slant(to_splats, e, splat, dx, sums[own, 5], sums[own, 6], sums[own, 7], sums[own, 8])
+                    add(to_splats, e, 9, -2.0 * total(sums[own, 4]) / splat.opacity)
+                else:
+                    add(to_splats, e, 9, -2.0 * total(sums[own, 0]) / splat.opacity)
+                for c in range(features.shape[1]):
+                    add(to_features, e, c, total(sums[own, count + c]))
             place -= 1
 
     return blend_backward

@@ -58,26 +58,22 @@ class TileLists:
     """Where the entry stands when entries are sorted by Gaussian (int32)."""
     first_entries: Int[Tensor, " S1"]
     """Per Gaussian its first entry in that order, and the end of the last one's (int32)."""
-    reach: Float[Tensor, "S 2"]
-    """Per Gaussian half the size of its box around its centre, x and y, pixels."""
+    reach: Float[Tensor, "S 3"]
+    """Per Gaussian half the size of its box around its centre, x and y, and its skew, see `band`; pixels."""
 
 
 @torch.no_grad()
-def bin_splats(splats: Float[Tensor, "S 10"], radii: Int[Tensor, " S"], grid: Grid) -> TileLists:
-    """Tile lists of splats (rows as in `gaussian_composite.pack`); radius zero is in no tile."""
-    counts = torch.zeros_like(radii)
-    reach = splats.new_zeros(len(radii), 2)
-    packed, per_view = array(splats), len(radii) // max(1, grid.views)
-    size = [per_view, grid.rows, grid.columns]
-    launch_rows(count_tiles, len(radii), [packed, array(radii), *size, array(reach, wp.vec2), array(counts)],
-                splats.device)  # fmt: skip
+def bin_splats(splats: Float[Tensor, "S 10"], radii: Int[Tensor, " S"], grid: Grid, flat: bool) -> TileLists:
+    """Tile lists of splats (rows as of `gaussians.pack`); those of radius zero are in no tile."""
+    counts, reach = torch.zeros_like(radii), splats.new_zeros(len(radii), 3)
+    size = [len(radii) // max(1, grid.views), wp.vec2i(grid.rows, grid.columns), flat]
+    inputs = [array(splats), *size, array(reach, wp.vec3)]
+    launch_rows(count_tiles, len(radii), [*inputs, array(radii), array(counts)], splats.device)
     first = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
-    total = int(first[-1])
+    keys = torch.empty(int(first[-1]), dtype=torch.int64, device=splats.device)
+    owners = torch.empty_like(keys, dtype=torch.int32)
     first = first.int()
-    keys = torch.empty(total, dtype=torch.int64, device=splats.device)
-    owners = torch.empty(total, dtype=torch.int32, device=splats.device)
-    args = [packed, array(counts), *size, array(reach, wp.vec2), array(first), array(keys), array(owners)]
-    launch_rows(list_tiles, len(radii), args, splats.device)
+    launch_rows(list_tiles, len(radii), [*inputs, array(first), array(keys), array(owners)], splats.device)
     keys, order = keys.sort(stable=True)
     edges = torch.arange(grid.tiles + 1, device=splats.device) << 32
     return TileLists(torch.searchsorted(keys, edges).int(), owners[order], order.int(), first, reach)
@@ -96,78 +92,116 @@ def squared_cutoff(opacity: wp.float32) -> wp.float32:
 
 
 @wp.func
-def half_size(splats: wp.array2d[wp.float32], i: wp.int32, far: wp.float32) -> wp.vec2:
-    """Half the box around the centre of what is less than sqrt(far) units away (Sigg et al. 2006, eq. 9)."""
+def reach_of(splats: wp.array2d[wp.float32], i: wp.int32, far: wp.float32, flat: wp.bool) -> wp.vec3:
+    """Half the box of what is less than sqrt(far) units away, and its skew (Sigg et al. 2006, eq. 9)."""
     axes = wp.inverse(frame_at(splats, i))
+    spread = axes @ wp.transpose(axes)
+    if not flat:
+        return wp.vec3(wp.sqrt(far * spread[0, 0]), wp.sqrt(far * spread[1, 1]), far * spread[0, 1])
     tilt = -wp.transpose(axes) @ wp.vec2(splats[i, 6], splats[i, 7])
     inner = 1.0 - far * wp.dot(tilt, tilt)
     if inner <= 1.0e-3:
-        return wp.vec2(1.0e6, 1.0e6)
-    blur = wp.sqrt(far / BLUR)
-    half = wp.vec2(blur, blur)
+        return wp.vec3(1.0e6, 1.0e6, 0.0)
+    middle = -far / inner * (axes @ tilt)
+    reach = wp.vec3()
     for k in range(2):
-        middle = -far * (axes[k, 0] * tilt[0] + axes[k, 1] * tilt[1]) / inner
-        size = far * (axes[k, 0] * axes[k, 0] + axes[k, 1] * axes[k, 1]) / inner
-        half[k] = wp.max(half[k], wp.abs(middle) + wp.sqrt(middle * middle + size))
-    return half
+        half = wp.abs(middle[k]) + wp.sqrt(middle[k] * middle[k] + far / inner * spread[k, k])
+        reach[k] = wp.max(half, wp.sqrt(far / BLUR))
+    return reach
 
 
 @wp.func
-def tile_range(centre: wp.float32, half: wp.float32, tiles: wp.int32) -> wp.vec2i:
-    """First tile and end of the tiles along one axis whose pixel centres may be within `half`."""
-    low = wp.floor((centre - half - 0.5) / wp.float32(SIDE))
-    high = wp.floor((centre + half - 0.5) / wp.float32(SIDE)) + 1.0
+def band(
+    along: wp.float32, across: wp.float32, skew: wp.float32, low: wp.float32, high: wp.float32
+) -> wp.vec2:
+    """Least and largest coordinate, on one axis, of the part of an ellipse between two others on the other axis.
+
+    The ellipse is d^T S^-1 d <= 1 with S = ((along^2, skew), (skew, across^2)). Its right side is concave in the
+    other coordinate and turns at skew / along, its left side mirrored.
+    """
+    low, high = wp.max(low, -across), wp.min(high, across)
+    if low > high:
+        return wp.vec2(1.0, -1.0)
+    slope = skew / (across * across)
+    width = wp.sqrt(wp.max(along * along - slope * skew, 0.0))
+    top, bottom = wp.clamp(skew / along, low, high), wp.clamp(-skew / along, low, high)
+    right = slope * top + width * wp.sqrt(wp.max(1.0 - top * top / (across * across), 0.0))
+    left = slope * bottom - width * wp.sqrt(wp.max(1.0 - bottom * bottom / (across * across), 0.0))
+    return wp.vec2(left, right)
+
+
+@wp.func
+def tile_range(centre: wp.float32, extent: wp.vec2, tiles: wp.int32) -> wp.vec2i:
+    """First tile and end of the tiles along one axis that have a pixel's centre between two offsets."""
+    low = wp.floor((centre + extent[0] - 0.5) / wp.float32(SIDE))
+    high = wp.floor((centre + extent[1] - 0.5) / wp.float32(SIDE)) + 1.0
     end = wp.float32(tiles)
     return wp.vec2i(wp.int32(wp.clamp(low, 0.0, end)), wp.int32(wp.clamp(high, 0.0, end)))
+
+
+@wp.func
+def rows_reached(splats: wp.array2d[wp.float32], i: wp.int32, reach: wp.vec3, grid: wp.vec2i) -> wp.vec2i:
+    """First row and end of the rows of tiles that a splat reaches."""
+    return tile_range(splats[i, 1], wp.vec2(-reach[1], reach[1]), grid[0])
+
+
+@wp.func
+def columns_reached(
+    splats: wp.array2d[wp.float32], i: wp.int32, reach: wp.vec3, row: wp.int32, grid: wp.vec2i, flat: wp.bool
+) -> wp.vec2i:
+    """First column and end of the columns of tiles that a splat reaches in a row of tiles."""
+    extent = wp.vec2(-reach[0], reach[0])
+    if not flat:
+        top = wp.float32(row * SIDE) + 0.5 - splats[i, 1]
+        extent = band(reach[0], reach[1], reach[2], top, top + wp.float32(SIDE - 1))
+    return tile_range(splats[i, 0], extent, grid[1])
 
 
 @wp.kernel
 def count_tiles(
     first: wp.int32,
     splats: wp.array2d[wp.float32],
-    radii: wp.array[wp.int32],
     per_view: wp.int32,
-    rows: wp.int32,
-    columns: wp.int32,
-    reach: wp.array[wp.vec2],
+    grid: wp.vec2i,
+    flat: wp.bool,
+    reach: wp.array[wp.vec3],
+    radii: wp.array[wp.int32],
     counts: wp.array[wp.int32],
 ) -> None:
     """How many tiles a splat reaches."""
     i = first + wp.tid()
     far = squared_cutoff(splats[i, 9])
     if radii[i] > 0 and far > 0.0 and wp.isfinite(far):
-        half = half_size(splats, i, far)
-        reach[i] = half
-        x = tile_range(splats[i, 0], half[0], columns)
-        y = tile_range(splats[i, 1], half[1], rows)
-        counts[i] = wp.max(x[1] - x[0], 0) * wp.max(y[1] - y[0], 0)
+        reach[i] = reach_of(splats, i, far, flat)
+        rows = rows_reached(splats, i, reach[i], grid)
+        for row in range(rows[0], rows[1]):
+            columns = columns_reached(splats, i, reach[i], row, grid, flat)
+            counts[i] = counts[i] + wp.max(columns[1] - columns[0], 0)
 
 
 @wp.kernel
 def list_tiles(
     first: wp.int32,
     splats: wp.array2d[wp.float32],
-    counts: wp.array[wp.int32],
     per_view: wp.int32,
-    rows: wp.int32,
-    columns: wp.int32,
-    reach: wp.array[wp.vec2],
+    grid: wp.vec2i,
+    flat: wp.bool,
+    reach: wp.array[wp.vec3],
     first_entries: wp.array[wp.int32],
     keys: wp.array[wp.int64],
     owners: wp.array[wp.int32],
 ) -> None:
     """The entries of a splat with their keys: the tile, then the depth, whose bits order as integers do."""
     i = first + wp.tid()
-    if counts[i] == 0:
-        return
-    x = tile_range(splats[i, 0], reach[i][0], columns)
-    y = tile_range(splats[i, 1], reach[i][1], rows)
-    depth = wp.int64(wp.cast(splats[i, 8], wp.int32))
-    base = (i / per_view) * rows * columns
     entry = first_entries[i]
-    for row in range(y[0], y[1]):
-        for column in range(x[0], x[1]):
-            tile = base + row * columns + column
+    if entry == first_entries[i + 1]:
+        return
+    depth = wp.int64(wp.cast(splats[i, 8], wp.int32))
+    rows = rows_reached(splats, i, reach[i], grid)
+    for row in range(rows[0], rows[1]):
+        columns = columns_reached(splats, i, reach[i], row, grid, flat)
+        for column in range(columns[0], columns[1]):
+            tile = ((i / per_view) * grid[0] + row) * grid[1] + column
             keys[entry] = (wp.int64(tile) << wp.int64(32)) | depth
             owners[entry] = i
             entry += 1

@@ -99,7 +99,7 @@ def splat(
     rows = pack(projected, opacities.float())
     seen = torch.where(_finite(features), projected.radii, 0).flatten()
     grid = Grid(views, height, width)
-    lists = bin_splats(rows.detach(), seen, grid)
+    lists = bin_splats(rows.detach(), seen, grid, flat)
     blended, depth, light = blend_splats(rows, features.flatten(0, 1), Plan(grid, lists, flat))
     color, normal = blended.split([colors.shape[-1], 3 if normals else 0], dim=-1)
     if background is not None:
