@@ -52,13 +52,14 @@ class Densification:
         return change
 
     def prune(self, cloud: GaussianRows, epoch: int, step: int) -> Rows | None:
-        """Remove transparent and oversized Gaussians; the most opaque one always stays."""
+        """Remove transparent and oversized Gaussians; of all, the most opaque one stays."""
         opacity, radius = cloud._opacity[:, 0], cloud.largest_radius
         keep = torch.sigmoid(opacity) >= self.least_opacity.at(step, epoch)
         keep &= radius <= self.most_pixels.at(step, epoch)
         if self.cfg.prune_big_points:
             keep &= radius <= BIG * radius.mean()
-        keep[opacity.argmax()] = True
+        if not bool(keep.any()):
+            keep[opacity.argmax()] = True
         if bool(keep.all()):
             return None
         rows = kept(keep)

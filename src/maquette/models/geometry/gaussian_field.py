@@ -50,7 +50,7 @@ class GaussianField:
     """
 
     def __init__(self, gaussians: Gaussians, blur: float = 0.0) -> None:
-        gaussians = gaussians[gaussians.opacities >= INVISIBLE]
+        gaussians = gaussians[gaussians.opacities >= gaussians.opacities.max().clamp(max=INVISIBLE)]
         sharp = gaussians.scales.clamp(min=SMALLEST)
         scales = (sharp.square() + blur**2).sqrt()
         self.means, self.colors = gaussians.means, gaussians.colors
@@ -74,7 +74,7 @@ class GaussianField:
         density = summed[:, :1]
         colors = summed[:, 1:4] / density.clamp(min=NOTHING)
         alone = (density < NOTHING)[:, 0]
-        if bool(alone.any()) and len(self.means):
+        if bool(alone.any()):
             colors[alone] = self.colors[nearest(points[alone], self.means)[1]]
         return FieldValues(density, colors, F.normalize(summed[:, 4:], dim=-1, eps=1e-20))
 
@@ -115,7 +115,7 @@ class Cells:
 
     def __init__(self, low: Float[Tensor, "N 3"], high: Float[Tensor, "N 3"]) -> None:
         self.low = low.amin(dim=0)
-        size = float((high - low).mean()) * FINENESS if len(low) else 1.0
+        size = float((high - low).mean()) * FINENESS
         while True:
             first, last = self._cell(low, size), self._cell(high, size)
             shape, counts = last - first + 1, (last - first + 1).prod(dim=-1)

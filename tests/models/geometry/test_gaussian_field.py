@@ -1,0 +1,90 @@
+import math
+
+import pytest
+import torch
+
+from maquette.models.geometry import gaussian_field
+from maquette.models.geometry.gaussian_field import REACH, Cells, GaussianField
+from maquette.ops.gaussians import Gaussians, covariances, peak_densities
+
+
+def cloud(n: int = 20) -> Gaussians:
+    return Gaussians(
+        means=torch.rand(n, 3) - 0.5,
+        rotations=torch.nn.functional.normalize(torch.randn(n, 4), dim=-1),
+        scales=torch.rand(n, 3) * 0.1 + 0.02,
+        opacities=torch.rand(n) * 0.8 + 0.1,
+        sh=torch.randn(n, 1, 3),
+    )
+
+
+def dense(gaussians: Gaussians, points: torch.Tensor, blur: float) -> torch.Tensor:
+    """Weight of each Gaussian at each point, straight from the definition."""
+    spread = covariances(gaussians.rotations, gaussians.scales).double() + blur**2 * torch.eye(3)
+    offset = (points[:, None] - gaussians.means).double()
+    squared = torch.einsum("mni,nij,mnj->mn", offset, torch.linalg.inv(spread), offset)
+    sharp = covariances(gaussians.rotations, gaussians.scales).double()
+    fading = (torch.linalg.det(sharp) / torch.linalg.det(spread)).sqrt()
+    peaks = peak_densities(gaussians.opacities, gaussians.scales) * fading
+    return torch.where(squared <= REACH**2, peaks * torch.exp(-0.5 * squared), 0.0)
+
+
+@pytest.mark.parametrize("blur", [0.0, 0.05])
+def test_values_are_those_of_all_gaussians_everywhere(blur: float, monkeypatch) -> None:
+    monkeypatch.setattr(gaussian_field, "PAIRS_PER_CHUNK", 50)
+    gaussians, points = cloud(), torch.rand(200, 3) * 1.4 - 0.7
+    weights = dense(gaussians, points, blur)
+    field = GaussianField(gaussians, blur)
+    found = field.at(points)
+    total = weights.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(found.density, total.float(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(field.density_at(points), found.density)
+    inside = (total > 1e-3)[:, 0]
+    colors = (weights @ gaussians.colors.double() / total)[inside]
+    torch.testing.assert_close(found.colors[inside], colors.float(), rtol=1e-3, atol=1e-4)
+    assert inside.sum() > 30 and bool((~inside).any())
+
+
+def test_normals_point_against_the_gradient() -> None:
+    gaussians = cloud(3)
+    points = (gaussians.means + 0.02).requires_grad_(True)
+    weights = dense(gaussians, points, 0.0).sum()
+    slope = torch.autograd.grad(weights, points)[0]
+    normals = GaussianField(gaussians).at(points.detach()).normals
+    torch.testing.assert_close(normals, -torch.nn.functional.normalize(slope, dim=-1), rtol=1e-3, atol=1e-3)
+
+
+def test_far_away_there_is_nothing_and_the_nearest_color() -> None:
+    gaussians = cloud(4)
+    points = gaussians.means[:2] * 100.0
+    found = GaussianField(gaussians).at(points)
+    nearest = torch.cdist(points, gaussians.means).argmin(dim=1)
+    assert found.density.abs().sum() == 0 and torch.equal(found.colors, gaussians.colors[nearest])
+    assert GaussianField(gaussians).density_at(points[:0]).shape == (0, 1)
+
+
+def test_transparent_clouds_and_flat_gaussians_have_a_field() -> None:
+    unseen = cloud(3).replace(opacities=torch.zeros(3))
+    assert GaussianField(unseen).at(torch.zeros(2, 3)).density.tolist() == [[0.0], [0.0]]
+    flat = cloud(1).replace(scales=torch.tensor([[0.1, 0.1, 0.0]]))
+    assert torch.isfinite(GaussianField(flat, 0.02).at(flat.means).density).all()
+
+
+def test_blur_keeps_the_amount_of_matter() -> None:
+    axis = torch.linspace(-1.0, 1.0, 41)
+    points = torch.cartesian_prod(axis, axis, axis)
+    one = cloud(1).replace(means=torch.zeros(1, 3), scales=torch.full((1, 3), 0.12))
+    sharp, blurred = (GaussianField(one, blur).density_at(points).sum() for blur in (0.0, 0.1))
+    assert float(blurred / sharp) == pytest.approx(1.0, rel=0.01)
+    whole = float(sharp) * 0.05**3
+    peak = float(peak_densities(one.opacities, one.scales)[0])
+    assert whole == pytest.approx(peak * (2 * math.pi) ** 1.5 * 0.12**3 * 0.9707, rel=0.01)
+
+
+def test_cells_grow_when_boxes_are_large(monkeypatch) -> None:
+    monkeypatch.setattr(gaussian_field, "MOST_ENTRIES", 30)
+    low = torch.rand(10, 3)
+    cells = Cells(low, low + torch.tensor([0.01, 0.5, 2.0]))
+    assert len(cells.members) <= 30
+    point, box = cells.pairs(low + 0.005)
+    assert {(i, i) for i in range(10)} <= set(zip(point.tolist(), box.tolist(), strict=True))
