@@ -11,8 +11,9 @@ from maquette.core.errors import ConfigError
 from maquette.core.registry import register
 from maquette.kernels.occupancy import RaySamples
 from maquette.models.geometry.base import GeometryOutput
+from maquette.models.renderers.base import RenderOutput
 from maquette.models.renderers.estimators import EARLY_STOP
-from maquette.models.renderers.volume import RayBatch, VolumeRenderer, check_field
+from maquette.models.renderers.volume import VolumeRenderer, check_field
 from maquette.ops.sdf import annealed_cosine, neus_thickness, volsdf_density
 
 VOLSDF_LIMIT = 80.0
@@ -62,7 +63,7 @@ class NeuSVolumeRenderer(VolumeRenderer):
         cos_anneal_end_steps: int = 0
         """Steps until only surfaces that face the ray are seen; 0: from the start on (NeuS's rule)."""
         use_volsdf: bool = False
-        """The rule of VolSDF, which needs no normals, instead of that of NeuS."""
+        """The rule of VolSDF instead of that of NeuS; it does without normals (`normal_type: null`)."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -108,9 +109,11 @@ class NeuSVolumeRenderer(VolumeRenderer):
             return volsdf_density(sdf, self.sharpness)
         return neus_thickness(sdf, -1.0, self.step_size, self.sharpness) / self.step_size
 
-    def render_rays(self, rays: RayBatch) -> dict[str, Any]:
-        """The values of `nerf-volume-renderer`, and the sharpness."""
-        return {**super().render_rays(rays), "inv_std": self.sharpness.reshape(1)}
+    def forward(self, *args: Any, **kwargs: Any) -> RenderOutput:
+        """Pictures along world rays, and the sharpness; see `BaseRenderer.forward`."""
+        out = super().forward(*args, **kwargs)
+        out["inv_std"] = self.sharpness
+        return out
 
     @property
     def hidden_below(self) -> float:
@@ -125,5 +128,5 @@ class NeuSVolumeRenderer(VolumeRenderer):
 
     @property
     def needs_normal(self) -> bool:
-        """Always in NeuS's rule; for VolSDF's only where somebody reads them."""
-        return not self.cfg.use_volsdf or super().needs_normal
+        """Always, for NeuS's rule and the eikonal loss; `normal_type: null` saves the time with VolSDF's."""
+        return True
