@@ -58,6 +58,10 @@ class Gaussians:
         """The same Gaussians with all tensors on `device`."""
         return Gaussians(**{one.name: getattr(self, one.name).to(device) for one in dataclasses.fields(self)})
 
+    def detach(self) -> Gaussians:
+        """The same values, without gradients."""
+        return Gaussians(**{one.name: getattr(self, one.name).detach() for one in dataclasses.fields(self)})
+
     def __getitem__(self, rows: Any) -> Gaussians:
         """Some of them: a slice, indices, or a mask."""
         return Gaussians(**{one.name: getattr(self, one.name)[rows] for one in dataclasses.fields(self)})

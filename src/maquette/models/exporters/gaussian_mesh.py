@@ -44,6 +44,6 @@ class GaussianMeshExporter(MeshExporter):
         if not self.cfg.save_splats:
             return items
         with torch.no_grad():
-            gaussians = self.geometry.gaussians().to("cpu")
+            gaussians = self.geometry.gaussians().detach().to("cpu")
         name = f"{self.cfg.save_name}-splats.ply"
         return [*items, ExportItem(save_name=name, save_type="splats", params={"gaussians": gaussians})]
