@@ -114,10 +114,10 @@ def reach_of(splats: wp.array2d[wp.float32], i: wp.int32, far: wp.float32, flat:
 def band(
     along: wp.float32, across: wp.float32, skew: wp.float32, low: wp.float32, high: wp.float32
 ) -> wp.vec2:
-    """Least and largest coordinate, on one axis, of the part of an ellipse between two others on the other axis.
+    """Least and largest coordinate, on one axis, of an ellipse between two values on the other axis.
 
-    The ellipse is d^T S^-1 d <= 1 with S = ((along^2, skew), (skew, across^2)). Its right side is concave in the
-    other coordinate and turns at skew / along, its left side mirrored.
+    The ellipse is d^T S^-1 d <= 1 with S = ((along^2, skew), (skew, across^2)). Its right side is concave in
+    the other coordinate and turns at skew / along, its left side mirrored.
     """
     low, high = wp.max(low, -across), wp.min(high, across)
     if low > high:

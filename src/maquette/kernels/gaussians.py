@@ -10,13 +10,13 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from maquette.core.errors import ConfigError
 from maquette.kernels.gaussian_composite import Plan, blend_splats
 from maquette.kernels.gaussian_projection import Cameras, Projected, project_gaussians
 from maquette.kernels.gaussian_tiles import Grid, bin_splats
 from maquette.kernels.spherical_harmonics import sh_colors
+from maquette.ops.gaussians import rotation_matrices
 
 __all__ = ["Primitive", "Splats", "sh_colors", "splat"]
 
@@ -87,6 +87,8 @@ def splat(
     _check(means, rotations, scales, opacities, colors, w2c, intrinsics)
     if primitive not in ("3d", "2d"):
         raise ConfigError("splat.primitive", primitive, '"3d" or "2d"')
+    if background is not None and background.shape not in (colors.shape[-1:], (len(w2c), colors.shape[-1])):
+        raise ConfigError("splat.background", tuple(background.shape), "a color, or one for each view")
     if height < 1 or width < 1 or near <= 0.0:
         raise ConfigError("splat.size", (height, width, near), "height and width >= 1, near > 0")
     views, flat = len(w2c), primitive == "2d"
@@ -133,14 +135,8 @@ def normals_of(
     """Unit normals, world frame, turned to each viewer."""
     usable = rotations.detach().isfinite().all(-1) & (rotations.detach() != 0.0).any(-1)
     rotations = torch.where(usable[:, None], rotations, 0.5)
-    w, x, y, z = normalize(rotations, dim=-1).unbind(-1)
-    columns = [
-        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)], -1),
-        torch.stack([2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)], -1),
-        torch.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], -1),
-    ]
     axis = torch.full_like(scales[:, 0], 2, dtype=torch.int64) if flat else scales.argmin(-1)
-    normal = torch.stack(columns, 1).gather(1, axis[:, None, None].expand(-1, 1, 3))[:, 0]
+    normal = rotation_matrices(rotations).gather(2, axis[:, None, None].expand(-1, 3, 1))[..., 0]
     eyes = -(w2c[:, :3, :3].mT @ w2c[:, :3, 3:])[..., 0]
     away = ((means.detach() - eyes[:, None]) * normal.detach()).sum(-1, keepdim=True) > 0.0
     return torch.where(away, -normal, normal)
