@@ -90,8 +90,12 @@ def importance_views(
     near: float,
     far: float,
     rng: StepRandom | None,
+    keep_coarse: bool = True,
 ) -> RaySamples:
-    """Equal intervals, then more where their weights are; the union (Mildenhall et al. 2020, NeRF, 5.2)."""
+    """Equal intervals, then more where their weights are (Mildenhall et al. 2020, NeRF, 5.2).
+
+    The union of both, or without `keep_coarse` the `n_fine` new ones alone.
+    """
     views, rays_per_view = rays_o.shape[:2]
     origins, directions = rays_o.reshape(-1, 3), rays_d.reshape(-1, 3)
     entry, leave = intersect_box(origins, directions, box)
@@ -106,7 +110,7 @@ def importance_views(
     weights = _coarse_weights(origins[hit], directions[hit], bins, density)
     keys = jitter_keys("renderer/importance", rng, views)
     fine = _resample(bins, weights, n_fine, keys, hit // rays_per_view)
-    return _union(hit, torch.cat([bins, fine], dim=-1), len(origins))
+    return _intervals(hit, torch.cat([bins, fine], dim=-1) if keep_coarse else fine, len(origins))
 
 
 def _coarse_weights(origins: Tensor, directions: Tensor, bins: Tensor, density: DensityFn) -> Tensor:
@@ -125,7 +129,7 @@ def _resample(bins: Tensor, weights: Tensor, n: int, keys: list[int | None], vie
     return fine
 
 
-def _union(rays: Tensor, edges: Tensor, n_rays: int) -> RaySamples:
+def _intervals(rays: Tensor, edges: Tensor, n_rays: int) -> RaySamples:
     ordered = edges.sort(dim=-1).values
     starts, ends = ordered[:, :-1].reshape(-1), ordered[:, 1:].reshape(-1)
     ray_indices = rays.repeat_interleave(ordered.shape[1] - 1)

@@ -101,7 +101,7 @@ class VolumeRenderer(BaseRenderer):
         return_normal_perturb: bool = False
         """Give normals at slightly moved points, for a smoothness loss."""
         estimator: str = "occgrid"
-        """How samples are chosen: occgrid, importance, or what else the renderer offers."""
+        """How samples are chosen: occgrid, importance, or proposal (nerf-volume-renderer)."""
         grid_prune: bool = True
         """Skip cells without matter (occgrid)."""
         prune_alpha_threshold: bool = True
@@ -189,7 +189,7 @@ class VolumeRenderer(BaseRenderer):
     def sample(self, rays: RayBatch) -> RaySamples:
         """Where the rays are looked at."""
         cfg = self.cfg
-        rng = self._jitter(rays)
+        rng = self.jitter(rays)
         near, far = cfg.near_plane, cfg.far_plane
         if self.grid is None:
             coarse, fine = cfg.num_samples_per_ray_importance, cfg.num_samples_per_ray
@@ -209,7 +209,8 @@ class VolumeRenderer(BaseRenderer):
         shaded = self._shade_all(rays, samples)
         return self._composite(rays, samples, shaded)
 
-    def _jitter(self, rays: RayBatch) -> StepRandom | None:
+    def jitter(self, rays: RayBatch) -> StepRandom | None:
+        """The source of the samples' jitter; none in evaluation."""
         return rays.rng if self.training and self.cfg.randomized else None
 
     def _shade_all(self, rays: RayBatch, samples: RaySamples) -> Shaded:
