@@ -11,7 +11,7 @@ import torch
 import trimesh
 
 from maquette.core.errors import MissingFileError, RunFailed, UserError
-from maquette.io import mesh as mesh_io
+from maquette.io import readback
 from maquette.io.mesh import is_watertight, read_mesh, write_glb, write_mesh, write_obj
 from maquette.ops.mesh import Mesh, bounding_box, triangles
 
@@ -197,14 +197,14 @@ def test_a_full_disk_leaves_nothing(box, tmp_path, monkeypatch, name):
 def test_a_file_that_reads_back_differently_is_not_saved(box, tmp_path, monkeypatch, name):
     write_mesh(box, tmp_path / name)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    load = mesh_io._load
+    load = readback.load
 
     def damaged(path):
         loaded = load(path)
         loaded.vertices = loaded.vertices + 0.01
         return loaded
 
-    monkeypatch.setattr(mesh_io, "_load", damaged)
+    monkeypatch.setattr(readback, "load", damaged)
     with pytest.raises(RunFailed, match="did not read back"):
         write_mesh(box.replace(vertices=box.vertices * 2), tmp_path / name)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
@@ -243,3 +243,108 @@ def test_a_scene_of_moved_parts_becomes_one_mesh(tmp_path):
         scene.add_geometry(part, transform=trimesh.transformations.translation_matrix((x, 0, 0)))
     scene.export(tmp_path / "scene.glb")
     assert bounding_box(read_mesh(tmp_path / "scene.glb")).tolist() == [[-0.5, -0.5, -0.5], [0.5, 5.5, 0.5]]
+
+
+@pytest.mark.parametrize("name", ["a.obj", "a.ply", "a.stl"])
+def test_axes_and_units_of_a_file_are_chosen(painted, tmp_path, name):
+    path = write_mesh(painted, tmp_path / name, up="y", units="mm")[0]
+    assert np.allclose(trimesh.load(path, force="mesh").bounds, [[0, 0, 0], [2000, 3000, 1000]])
+    again = read_mesh(path, up="y", units="mm")
+    torch.testing.assert_close(triangles(again), triangles(painted))
+    with pytest.raises(UserError, match="y or z"):
+        write_mesh(painted, tmp_path / name, up="x")
+    with pytest.raises(UserError, match="m, dm, cm, mm, in, ft"):
+        read_mesh(path, units="parsec")
+
+
+def test_gltf_has_no_choice_of_axes(painted, tmp_path):
+    for options in ({"up": "z"}, {"units": "mm"}):
+        with pytest.raises(UserError, match="by definition"):
+            write_mesh(painted, tmp_path / "a.glb", **options)
+    assert write_mesh(painted, tmp_path / "a.glb", up="y")
+
+
+def test_obj_says_its_axes(painted, tmp_path):
+    path = write_mesh(painted, tmp_path / "a.obj", up="y", units="cm")[0]
+    assert path.read_text().startswith("# maquette: y up, front +z, in cm\n")
+
+
+def test_a_textured_mesh_keeps_its_colours_as_points_of_a_ply(box, tmp_path):
+    flat = box.replace(texture={"base_color": torch.tensor([0.2, 0.4, 0.6]).expand(4, 4, 3)})
+    again = read_mesh(write_mesh(flat, tmp_path / "a.ply")[0])
+    torch.testing.assert_close(again.vertex_colors, torch.tensor([[0.2, 0.4, 0.6]]).expand(8, 3))
+
+
+def test_an_open_surface_is_no_stl(box, tmp_path):
+    opened = Mesh(box.vertices, box.faces[2:])
+    with pytest.raises(UserError, match="open edges: 4, around 1 holes") as err:
+        write_mesh(opened, tmp_path / "a.stl")
+    assert "--repair" in str(err.value) and list(tmp_path.iterdir()) == []
+    again = read_mesh(write_mesh(opened, tmp_path / "a.stl", repair=True)[0])
+    assert is_watertight(again) and again.n_faces == 12
+
+
+def test_bodies_that_touch_are_an_stl(box, tmp_path):
+    two = Mesh(
+        torch.cat([box.vertices, box.vertices + torch.tensor([1.0, 2.0, 0.0])]),
+        torch.cat([box.faces, box.faces + 8]),
+    )
+    assert read_mesh(write_mesh(two, tmp_path / "a.stl")[0]).n_faces == 24
+
+
+def test_obj_brings_all_its_maps_back(box, tmp_path):
+    draw = torch.Generator().manual_seed(0)
+    maps = {name: torch.rand(6, 5, 3, generator=draw) for name in ("metallic_roughness", "normal")}
+    mesh = box.replace(texture={**box.texture, **maps})
+    path = write_obj(mesh, tmp_path / "a.obj", texture_format="png")[0]
+    assert "map_Bump a_norm.png" in (tmp_path / "a.mtl").read_text()
+    again = read_mesh(path).texture
+    for channel in (1, 2):
+        torch.testing.assert_close(
+            again["metallic_roughness"][..., channel],
+            maps["metallic_roughness"][..., channel],
+            atol=0.002,
+            rtol=0,
+        )
+    torch.testing.assert_close(again["normal"], maps["normal"], atol=0.002, rtol=0)
+
+
+def test_maps_of_other_writers(box, tmp_path):
+    """Options before a name, another name for normals, and heights, which are no normals."""
+    path = write_obj(box, tmp_path / "a.obj", texture_format="png")[0]
+    from maquette.io.images import write_image
+
+    write_image(tmp_path / "n b.png", torch.tensor([0.5, 0.5, 1.0]).expand(2, 2, 3))
+    write_image(tmp_path / "h.png", torch.full((2, 2), 0.5))
+    library = "newmtl a\nKd 1 1 1\nmap_Kd -s 1 1 1 a_kd.png\n"
+    (tmp_path / "a.mtl").write_text(library + "map_Bump -bm 1.0 n b.png\n")
+    assert set(read_mesh(path).texture) == {"base_color", "normal"}
+    (tmp_path / "a.mtl").write_text(library + "bump h.png\n")
+    assert set(read_mesh(path).texture) == {"base_color"}
+
+
+def test_one_colour_of_a_material(tmp_path):
+    """glTF's factors are linear light; a texture is multiplied with them."""
+    red = trimesh.visual.material.PBRMaterial(baseColorFactor=[128, 0, 0, 255])
+    part = trimesh.creation.box()
+    part.visual = trimesh.visual.TextureVisuals(material=red)
+    part.export(tmp_path / "a.glb")
+    expected = 1.055 * (128 / 255) ** (1 / 2.4) - 0.055
+    assert read_mesh(tmp_path / "a.glb").vertex_colors[0].tolist() == pytest.approx(
+        [expected, 0, 0], abs=1e-3
+    )
+
+
+def test_parts_with_and_without_pictures_keep_their_colours(box, tmp_path):
+    scene = trimesh.Scene()
+    for shift, color in ((0.0, [255, 0, 0, 255]), (5.0, [0, 0, 255, 255])):
+        part = trimesh.creation.box()
+        part.visual = trimesh.visual.TextureVisuals(
+            material=trimesh.visual.material.PBRMaterial(baseColorFactor=color)
+        )
+        part.apply_translation((shift, 0, 0))
+        scene.add_geometry(part)
+    scene.export(tmp_path / "a.glb")
+    mesh = read_mesh(tmp_path / "a.glb")
+    assert mesh.vertex_colors[mesh.vertices[:, 1] < 1].mean(dim=0).tolist() == pytest.approx([1, 0, 0])
+    assert mesh.vertex_colors[mesh.vertices[:, 1] > 1].mean(dim=0).tolist() == pytest.approx([0, 0, 1])

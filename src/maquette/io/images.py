@@ -65,8 +65,10 @@ def read_image(path: str | Path) -> Float[Tensor, "H W C"]:
     try:
         with Image.open(path) as picture:
             return picture_to_tensor(picture)
-    except UnidentifiedImageError as err:
+    except (UnidentifiedImageError, Image.DecompressionBombError) as err:
         raise UserError(f"{path} is not a picture that can be read.", hint="PNG and JPEG work") from err
+    except (OSError, SyntaxError, ValueError) as err:  # Pillow's words for a file that is cut or damaged
+        raise UserError(f"{path} is damaged, or ends early.", [str(err)]) from err
 
 
 def picture_to_tensor(picture: Image.Image) -> Float[Tensor, "H W C"]:

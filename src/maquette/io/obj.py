@@ -1,19 +1,26 @@
-"""One mesh as Wavefront OBJ text with material library and pictures; axes stay the world's."""
+"""One mesh as Wavefront OBJ text with material library and pictures, and the maps that a library names."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from maquette.core.errors import UserError
 from maquette.core.paths import safe_name
+from maquette.io.images import read_image
 from maquette.io.textures import BASE_COLOR, METALLIC_ROUGHNESS, NORMAL, encode_texture
 from maquette.ops.mesh import Mesh, vertex_normals
 
 _MATERIAL = "surface"
+_BASE, _ROUGH, _METAL = "map_kd", "map_pr", "map_pm"
+_NORMAL_KEYS = ("norm", "map_bump", "bump")
 
 
 def obj_files(
@@ -24,6 +31,7 @@ def obj_files(
     normals: bool = False,
     texture_format: str = "jpg",
     quality: int = 95,
+    frame: str = "z up, front +x",
 ) -> dict[str, bytes]:
     """File names and contents: ``stem.obj`` first, then its material library and textures, if it has any.
 
@@ -34,6 +42,7 @@ def obj_files(
         normals: also smooth vertex normals.
         texture_format: "png" or "jpg"; the normal map is always PNG.
         quality: of a JPEG.
+        frame: the axes in words, for the comment at the top.
     """
     files = {f"{stem}.obj": b""}
     library = None
@@ -41,12 +50,36 @@ def obj_files(
         library = f"{safe_name(stem)}.mtl"
         maps, pictures = _maps(mesh, safe_name(stem), texture_format, quality)
         files |= {library: _library(maps), **pictures}
-    files[f"{stem}.obj"] = _object(mesh, library, normals)
+    files[f"{stem}.obj"] = _object(mesh, library, normals, frame)
     return files
 
 
-def _object(mesh: Mesh, library: str | None, normals: bool) -> bytes:
-    lines = ["# maquette: z up, front +x"]
+def library_maps(path: Path) -> dict[str, Float[Tensor, "H W C"]]:
+    """The maps of an OBJ that has exactly one material, by our names; empty where it has several or none.
+
+    A map of roughness or of metalness alone is joined by ones for the other, as glTF's factors have it.
+
+    Raises:
+        UserError: a picture that is named is missing or cannot be read.
+    """
+    libraries = [line.split(maxsplit=1)[1].strip() for line in _lines(path) if line.startswith("mtllib ")]
+    entries = [line.split() for name in libraries for line in _lines(path.parent / name)]
+    entries = [words for words in entries if len(words) > 1]
+    if sum(words[0].lower() == "newmtl" for words in entries) != 1:
+        return {}
+    files = {words[0].lower(): path.parent / _file_of(words) for words in entries}
+    maps = {BASE_COLOR: _picture(files[_BASE], path)} if _BASE in files else {}
+    if _ROUGH in files or _METAL in files:
+        maps[METALLIC_ROUGHNESS] = _packed(files.get(_ROUGH), files.get(_METAL), path)
+    for key in [key for key in _NORMAL_KEYS if key in files][:1]:
+        image = _picture(files[key], path)
+        if key == "norm" or _is_normal_map(image):
+            maps[NORMAL] = image
+    return maps
+
+
+def _object(mesh: Mesh, library: str | None, normals: bool, frame: str) -> bytes:
+    lines = [f"# maquette: {frame}"]
     lines += [f"mtllib {library}", f"usemtl {_MATERIAL}"] if library else []
     lines += _numbers("v", mesh.vertices, mesh.vertex_colors)
     lines += _numbers("vt", mesh.uvs) if mesh.uvs is not None and mesh.has_uvs else []
@@ -102,4 +135,47 @@ def _maps(
 def _library(maps: dict[str, str]) -> bytes:
     lines = [f"newmtl {_MATERIAL}", "Ka 0 0 0", "Kd 1 1 1", "Ks 0 0 0", "illum 1"]
     lines += [f"{key} {name}" for key, name in maps.items()]
+    lines += [f"map_Bump {maps['norm']}"] if "norm" in maps else []  # by this name Blender finds it
     return ("\n".join(lines) + "\n").encode()
+
+
+def _lines(path: Path) -> list[str]:
+    if not path.is_file():
+        return []
+    return [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+
+
+def _file_of(words: Sequence[str]) -> str:
+    """The name at the end of an entry, after options such as ``-bm 1.0``; a name may hold blanks."""
+    rest = list(words[1:])
+    while rest and rest[0].startswith("-"):
+        rest = rest[1:]
+        while len(rest) > 1 and _is_argument(rest[0]):
+            rest = rest[1:]
+    return " ".join(rest).replace("\\", "/")
+
+
+def _is_argument(word: str) -> bool:
+    return word in ("on", "off") or re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", word) is not None
+
+
+def _picture(file: Path, path: Path) -> Float[Tensor, "H W C"]:
+    try:
+        return read_image(file)
+    except UserError as err:
+        raise UserError(f"A texture of {path} cannot be read.", [str(err)]) from err
+
+
+def _is_normal_map(image: Float[Tensor, "H W C"]) -> bool:
+    """Tangent-space normals are bluish; a picture of heights, which "bump" may also name, is grey."""
+    mean = image.mean(dim=(0, 1)).tolist()
+    return len(mean) >= 3 and mean[2] > max(mean[0], mean[1]) + 0.15
+
+
+def _packed(rough: Path | None, metal: Path | None, path: Path) -> Float[Tensor, "H W 3"]:
+    found = [None if file is None else _picture(file, path)[..., :1] for file in (rough, metal)]
+    size = next(image.shape for image in found if image is not None)
+    maps = [torch.ones(size) if image is None else image for image in found]
+    if maps[0].shape != maps[1].shape:
+        raise UserError(f"The roughness and metalness maps of {path} differ in size.")
+    return torch.cat([torch.zeros(size), *maps], dim=-1)

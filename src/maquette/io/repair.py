@@ -265,5 +265,6 @@ def _triangulated(positions: NDArray[Any], loop: Sequence[int]) -> NDArray[np.in
     right = np.cross(np.eye(3)[np.abs(normal).argmin()], normal)
     right /= np.linalg.norm(right)
     flat = np.stack([centred @ right, centred @ np.cross(normal, right)], axis=-1)
-    corners: NDArray[Any] = manifold3d.triangulate([flat], allow_convex=False)
-    return np.asarray(loop, dtype=np.int64)[corners]
+    corners = manifold3d.triangulate([flat], allow_convex=False)
+    rows: NDArray[np.int64] = np.asarray(loop, dtype=np.int64)[corners]
+    return rows

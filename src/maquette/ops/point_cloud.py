@@ -77,6 +77,17 @@ def surface_colors(
     return None
 
 
+def painted(mesh: Mesh) -> Mesh:
+    """The mesh with its texture's colours at its vertices, where it has a texture and no such colours."""
+    if mesh.vertex_colors is not None or not mesh.has_uvs or "base_color" not in mesh.texture:
+        return mesh
+    corner = torch.arange(3 * mesh.n_faces, device=mesh.faces.device)
+    at = torch.zeros(mesh.n_vertices, dtype=torch.long, device=corner.device)
+    at[mesh.faces.T.reshape(-1)] = corner
+    weights = torch.eye(3, device=corner.device)[at // mesh.n_faces].to(mesh.vertices)
+    return mesh.replace(vertex_colors=surface_colors(mesh, at % mesh.n_faces, weights))
+
+
 def _barycentric(a: Float[Tensor, "N"], b: Float[Tensor, "N"]) -> Float[Tensor, "N 3"]:
     """Uniform over a triangle (Osada et al. 2002, "Shape distributions", section 3.1)."""
     root = a.sqrt()
