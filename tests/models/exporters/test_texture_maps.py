@@ -16,6 +16,7 @@ from maquette.models.exporters.mesh import MeshExporter
 from maquette.models.exporters.surface_colors import SurfaceColors
 from maquette.models.exporters.texture_maps import bake_maps, detailed_normals
 from maquette.models.geometry.base import BaseExplicitGeometry, BaseImplicitGeometry, GeometryOutput
+from maquette.models.geometry.custom_mesh import CustomMesh
 from maquette.models.materials.base import BaseMaterial
 from maquette.models.materials.neural_radiance import NeuralRadianceMaterial
 from maquette.models.materials.pbr import PBRMaterial
@@ -285,3 +286,17 @@ def test_nothing_comes_of_the_dummy():
 def test_wrong_options_are_named(cfg):
     with pytest.raises(ConfigError, match=next(iter(cfg))):
         exporter(**cfg)
+
+
+def test_a_custom_mesh_keeps_the_coordinates_of_its_file(tmp_path):
+    """Written with an atlas, read as a custom-mesh, exported again: the same atlas."""
+    path = exported(tmp_path, max_faces=300)
+    grid = {"otype": "HashGrid", "n_levels": 2, "log2_hashmap_size": 8, "base_resolution": 4}
+    geometry = CustomMesh(
+        {"shape_init": f"mesh:{path}", "shape_init_params": 0.7, "pos_encoding_config": grid}
+    )
+    given, mesh = read_mesh(path), exporter(geometry, Plain({}), texture_size=32)()[0].params["v_pos"]
+    assert torch.equal(mesh.uvs[mesh.uv_faces], given.uvs[given.uv_faces])
+    assert torch.equal(mesh.faces, given.faces) and set(mesh.texture) == {"base_color"}
+    geometry.set_mesh(Given({}).isosurface().replace(uvs=None, uv_faces=None))
+    assert not geometry.isosurface().has_uvs

@@ -48,6 +48,8 @@ class CustomMesh(FeaturedSurface):
 
     v_buffer: Tensor
     t_buffer: Tensor
+    uv_buffer: Tensor
+    uv_faces_buffer: Tensor
     free_rows = BUFFERS
 
     def configure(self, *args: Any, **kwargs: Any) -> None:
@@ -55,6 +57,8 @@ class CustomMesh(FeaturedSurface):
         super().configure()
         self.register_buffer("v_buffer", torch.zeros(0, 3))
         self.register_buffer("t_buffer", torch.zeros(0, 3, dtype=torch.int64))
+        self.register_buffer("uv_buffer", torch.zeros(0, 2), persistent=False)
+        self.register_buffer("uv_faces_buffer", torch.zeros(0, 3, dtype=torch.int64), persistent=False)
         self.register_load_state_dict_pre_hook(_make_room)
         cfg = self.cfg
         if cfg.shape_init:
@@ -62,7 +66,7 @@ class CustomMesh(FeaturedSurface):
             self.set_mesh(shape_mesh(cfg.shape_init, cfg.shape_init_params, up, front))
 
     def set_mesh(self, mesh: Mesh) -> None:
-        """Exchange the mesh (world frame).
+        """Exchange the mesh (world frame); texture coordinates that it has are kept beside it.
 
         Raises:
             UserError: it has no faces, or positions that are not finite.
@@ -81,16 +85,23 @@ class CustomMesh(FeaturedSurface):
             )
         self.v_buffer = mesh.vertices.detach().clone()
         self.t_buffer = mesh.faces.clone()
+        if mesh.uvs is not None and mesh.uv_faces is not None:
+            self.uv_buffer, self.uv_faces_buffer = mesh.uvs.detach().clone(), mesh.uv_faces.clone()
+        else:
+            self.uv_buffer, self.uv_faces_buffer = self.uv_buffer[:0], self.uv_faces_buffer[:0]
 
     def isosurface(self) -> Mesh:
-        """The mesh; without gradient.
+        """The mesh, with the texture coordinates of its file if that has any; without gradient.
 
         Raises:
             ConfigError: there is none yet.
         """
         if len(self.t_buffer) == 0:
             raise ConfigError("system.geometry.shape_init", self.cfg.shape_init, "mesh:PATH")
-        return Mesh(self.v_buffer, self.t_buffer)
+        mesh = Mesh(self.v_buffer, self.t_buffer)
+        if len(self.uv_faces_buffer) != mesh.n_faces:  # none, or a checkpoint exchanged the mesh
+            return mesh
+        return mesh.replace(uvs=self.uv_buffer, uv_faces=self.uv_faces_buffer)
 
     @classmethod
     @torch.no_grad()
