@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "launch": ("maquette.apps.launch", "train, validate, test or export a recipe"),
     "show": ("maquette.apps.show", "list recipes and modules, and what each can be told"),
     "doctor": ("maquette.apps.doctor", "what this machine is, what is installed, what runs how"),
+    "edit2d": ("maquette.apps.edit2d", "edit a picture by its words (Prompt-to-Prompt), as a sheet"),
     "toyworld": ("maquette.apps.toyworld_cli", "the procedural toys: render them, save them as meshes"),
     "prior": ("maquette.apps.prior_cli", "train and judge the small diffusion model inside the package"),
 }
