@@ -14,7 +14,7 @@ from maquette.kernels.gaussians import normals_of, splat
 from maquette.ops.gaussians import rotation_matrices
 
 GRADIENTS = {"3d": 1e-6, "2d": 1e-4}
-"""One minus the cosine with the twin's gradient; a flat Gaussian seen near its edge loses digits in float32."""
+"""One minus the cosine with the twin's gradient; a flat Gaussian seen near its edge loses digits."""
 
 NAMES = ("means", "rotations", "scales", "opacities", "colors", "background")
 
