@@ -14,6 +14,7 @@ from maquette.core.device import autocast_off
 from maquette.core.errors import ConfigError, UnknownNameError
 from maquette.core.random import named_generator
 from maquette.models.networks.config import NetworkConfig, plain, take
+from maquette.models.networks.sphere_mlp import SphereInitMLP
 from maquette.ops.activations import get_activation
 
 OPTIONS: dict[str, Any] = {
@@ -22,8 +23,16 @@ OPTIONS: dict[str, Any] = {
     "activation": "ReLU",
     "output_activation": "none",
 }
-MLPS = ("VanillaMLP", "FullyFusedMLP", "CutlassMLP")
-"""Accepted names; the last two are those of a GPU library and give the same network here."""
+SPHERE_OPTIONS: dict[str, Any] = {
+    "n_neurons": 64,
+    "n_hidden_layers": 1,
+    "output_activation": "none",
+    "sphere_init_radius": 0.5,
+    "inside_out": False,
+}
+SPHERE = "SphereInitVanillaMLP"
+MLPS = ("VanillaMLP", "FullyFusedMLP", "CutlassMLP", SPHERE)
+"""Accepted names; the second and third are those of a GPU library and give the same network as the first."""
 
 
 class MLP(nn.Module):
@@ -71,8 +80,9 @@ class MLP(nn.Module):
             return self.output_activation(layers[-1](x))
 
 
-def get_mlp(n_input_dims: int, n_output_dims: int, cfg: NetworkConfig) -> MLP:
-    """The network that `cfg` describes: `otype` and the keys of `OPTIONS`.
+def get_mlp(n_input_dims: int, n_output_dims: int, cfg: NetworkConfig) -> MLP | SphereInitMLP:
+    """The network that `cfg` describes: `otype` and the keys of `OPTIONS`, or of `SPHERE_OPTIONS` for a
+    SphereInitVanillaMLP, whose activation is always the softplus.
 
     Raises:
         UnknownNameError: no such `otype`.
@@ -83,8 +93,11 @@ def get_mlp(n_input_dims: int, n_output_dims: int, cfg: NetworkConfig) -> MLP:
     name = str(config.pop("otype", "VanillaMLP"))
     if name not in MLPS:
         raise UnknownNameError("network", name, difflib.get_close_matches(name, MLPS, n=3))
-    options = take(config, OPTIONS, "mlp")
+    if name == SPHERE:
+        config.pop("activation", None)
+    options = take(config, SPHERE_OPTIONS if name == SPHERE else OPTIONS, "mlp")
     for key, least in (("n_neurons", 1), ("n_hidden_layers", 0)):
         if options[key] < least:
             raise ConfigError(f"mlp.{key}", options[key], f"an integer >= {least}")
-    return MLP(n_input_dims, n_output_dims, **options)
+    make = SphereInitMLP if name == SPHERE else MLP
+    return make(n_input_dims, n_output_dims, **options)
