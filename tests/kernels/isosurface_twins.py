@@ -42,41 +42,54 @@ def _outwards(points, faces, tets, vertices, inside):
     return torch.where(wrong[:, None], faces.flip(1), faces)
 
 
-def dual_contour(level, box):
-    """Shen et al. 2023 (FlexiCubes), without weights, where no cell has two loops: every cell of
-    the grid gets the mean of its crossings, the empty ones none; each crossed edge of the grid gives a quad.
+CORNERS = torch.tensor([[k & 1, k >> 1 & 1, k >> 2 & 1] for k in range(8)])
+ENDS = [
+    (low, low | 1 << axis)
+    for axis in range(3)
+    for low in ((j & 1) << (axis + 1) % 3 | (j >> 1) << (axis + 2) % 3 for j in range(4))
+]
+"""Lower and upper corner of each edge of a cell: four along each axis, in the order of the weights."""
+
+
+def flexicubes(level, box, weights, deformation):
+    """Shen et al. 2023 (FlexiCubes) where no cell has two loops: every cell of the grid gets the
+    weighted mean of its crossings, the empty ones none; each crossed edge of the grid gives a quad. Vertices, faces, L_dev.
     """
     axes = [torch.linspace(0, 1, n, dtype=level.dtype) for n in level.shape]
-    nodes = box[0] + torch.stack(torch.meshgrid(*axes, indexing="ij"), -1) * (box[1] - box[0])
-    inside, cells = level < 0, [n - 1 for n in level.shape]
-    total, count = torch.zeros(*cells, 3, dtype=level.dtype), torch.zeros(*cells, 1, dtype=level.dtype)
-    quads = []
-    for axis in range(3):
-        rotated = [t.movedim((axis, (axis + 1) % 3, (axis + 2) % 3), (0, 1, 2)) for t in (level, inside)]
-        points = nodes.movedim((axis, (axis + 1) % 3, (axis + 2) % 3), (0, 1, 2))
-        (a, b), crossed = (rotated[0][:-1], rotated[0][1:]), (rotated[1][:-1] != rotated[1][1:])[..., None]
-        part = torch.where(crossed[..., 0], a / torch.where(crossed[..., 0], a - b, 1.0), 0.0)[..., None]
-        where = torch.where(crossed, points[:-1] + part * (points[1:] - points[:-1]), 0.0)
-        sums, counts = (_over_cells(t) for t in (where, crossed.to(level.dtype)))
-        back = ((axis, (axis + 1) % 3, (axis + 2) % 3), (0, 1, 2))
-        total, count = total + sums.movedim(back[1], back[0]), count + counts.movedim(back[1], back[0])
-        quads.append(_quads_of(crossed[..., 0], rotated[1][:-1], axis))
-    used = count[..., 0] > 0
-    number = (torch.cumsum(used.flatten(), 0) - 1).reshape(cells)
-    quads = torch.cat([number[tuple(q.unbind(-1))] for q in quads])
-    faces = torch.cat([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
-    return (total[used] / count[used]), faces
+    nodes = box[0] + torch.stack(torch.meshgrid(*axes, indexing="ij"), -1) * (box[1] - box[0]) + deformation
+    alpha, beta = (1 + 0.99 * torch.tanh(w) for w in weights[..., :20].split([8, 12], dim=-1))
+    a, b = (corner_values(level)[..., [pair[k] for pair in ENDS]] for k in range(2))
+    weighted = [v * alpha[..., [pair[k] for pair in ENDS]] for k, v in enumerate((a, b))]
+    crossed = (a < 0) != (b < 0)
+    slope = torch.where(crossed, weighted[0] - weighted[1], 1.0)
+    low, high = (corner_values(nodes, 1)[..., [pair[k] for pair in ENDS], :] for k in range(2))
+    points = low + (torch.where(crossed, weighted[0], 0.0) / slope)[..., None] * (high - low)
+    share, count = torch.where(crossed, beta, 0.0), crossed.sum(-1)
+    used = count > 0
+    middle = (share[..., None] * points).sum(-2) / share.sum(-1).where(used, torch.ones(()))[..., None]
+    distance = (points - middle[..., None, :]).square().sum(-1)
+    distance = torch.where(crossed, torch.where(crossed, distance, 1.0).sqrt(), 0.0)
+    spread = (distance - distance.sum(-1, keepdim=True) / count[..., None]).abs()
+    deviation = (torch.where(crossed, spread, 0.0).sum(-1)[used] / count[used]).mean()
+    number = (torch.cumsum(used.flatten(), 0) - 1).reshape(used.shape)
+    quads = torch.cat(
+        [number[tuple(q.unbind(-1))] for q in (quads_along(level < 0, axis) for axis in range(3))]
+    )
+    return middle[used], torch.cat([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]]), deviation
 
 
-def _over_cells(edge_values):
-    """Sums over the four edges along the first axis of each cell."""
-    first = edge_values[:, :-1] + edge_values[:, 1:]
-    return first[:, :, :-1] + first[:, :, 1:]
+def corner_values(values, trailing=0):
+    """Of the nodes at the eight corners of each cell."""
+    x, y, z = (n - 1 for n in values.shape[:3])
+    return torch.stack(
+        [values[i : i + x, j : j + y, k : k + z] for i, j, k in CORNERS.tolist()], -1 - trailing
+    )
 
 
-def _quads_of(crossed, low_inside, axis):
-    """Cells around each crossed edge along `axis` (which comes first in the arguments), as indices x y z."""
-    at = crossed.nonzero()
+def quads_along(inside, axis):
+    """Cells (x y z) around each crossed edge along an axis."""
+    turned = inside.movedim((axis, (axis + 1) % 3, (axis + 2) % 3), (0, 1, 2))
+    at = (turned[:-1] != turned[1:]).nonzero()
     around = torch.tensor([[0, -1, -1], [0, 0, -1], [0, 0, 0], [0, -1, 0]])
     quads = (at[:, None] + around).roll(axis, dims=-1)
-    return torch.where(low_inside[tuple(at.unbind(1))][:, None, None], quads, quads.flip(1))
+    return torch.where(turned[:-1][tuple(at.unbind(1))][:, None, None], quads, quads.flip(1))

@@ -58,13 +58,10 @@ def flexicubes(
     """
     _check(level, weights, deformation)
     level = outside_at_border(level)
-    nodes = grid_nodes(level.shape, box.to(level.dtype))
-    if deformation is not None:
-        nodes = nodes + deformation
     cells = _crossed_cells(level.detach() < 0)
     own = None if weights is None else weights.reshape(-1, WEIGHTS)[cells.index]
     corner, edge = (cells.loop >= 0).nonzero().unbind(dim=1)
-    crossings = _crossings(level, nodes, cells, corner, edge, own)
+    crossings = _crossings(level, deformation, box.to(level.dtype), cells, corner, edge, own)
     vertex = cells.first[corner] + cells.loop[corner, edge]
     share = torch.ones_like(crossings[:, 0]) if own is None else _bounded(own[:, 8:20])[corner, edge]
     vertices = _mean(crossings * share[:, None], share, vertex, cells.n_vertices)
@@ -170,18 +167,31 @@ def _without_double_edges(state: Tensor, place: Tensor, number: Tensor, tables: 
 
 
 def _crossings(
-    level: Tensor, nodes: Tensor, cells: _Cells, cell: Tensor, edge: Tensor, own: Tensor | None
+    level: Tensor,
+    deformation: Tensor | None,
+    box: Tensor,
+    cells: _Cells,
+    cell: Tensor,
+    edge: Tensor,
+    own: Tensor | None,
 ) -> Float[Tensor, "P 3"]:
     """Where the surface crosses edges of cells."""
-    ends = torch.tensor(edge_corners(), device=level.device)[edge]
-    bits = torch.stack([ends & 1, ends >> 1 & 1, ends >> 2 & 1], dim=-1)
-    i, j, k = (cells.place[cell][:, None] + bits).unbind(dim=-1)
-    node = (i * level.shape[1] + j) * level.shape[2] + k
-    values = level.reshape(-1)[node]
+    shape, device = level.shape, level.device
+    strides = torch.tensor([shape[1] * shape[2], shape[2], 1], device=device)
+    corner = torch.tensor([[k & 1, k >> 1 & 1, k >> 2 & 1] for k in range(8)], device=device)
+    ends = torch.tensor(edge_corners(), device=device)
+    node = (cells.place * strides).sum(dim=1)[cell] + (corner * strides).sum(dim=1)[ends].T[:, edge]
+    below, above = level.reshape(-1)[node]
     if own is not None:
-        values = values * _bounded(own[:, :8])[cell[:, None], ends]
-    low, high = nodes.reshape(-1, 3)[node].unbind(dim=1)
-    return low + (values[:, 0] / (values[:, 0] - values[:, 1]))[:, None] * (high - low)
+        alpha = _bounded(own[:, :8])[:, ends.T][cell, :, edge]
+        below, above = below * alpha[:, 0], above * alpha[:, 1]
+    step = (box[1] - box[0]) / (torch.tensor(shape, device=device) - 1)
+    low = (box[0] + cells.place * step)[cell] + (corner * step)[ends[:, 0]][edge]
+    along = ((corner[ends[:, 1]] - corner[ends[:, 0]]) * step)[edge]
+    if deformation is not None:
+        moves = deformation.reshape(-1, 3)[node]
+        low, along = low + moves[0], along + moves[1] - moves[0]
+    return low + (below / (below - above))[:, None] * along
 
 
 def _bounded(raw: Tensor) -> Tensor:
