@@ -52,8 +52,10 @@ ENDS = [
 
 
 def flexicubes(level, box, weights, deformation):
-    """Shen et al. 2023 (FlexiCubes) where no cell has two loops: every cell of the grid gets the
-    weighted mean of its crossings, the empty ones none; each crossed edge of the grid gives a quad. Vertices, faces, L_dev.
+    """Shen et al. 2023 (FlexiCubes) where no cell has two loops: vertices, faces, L_dev.
+
+    Every cell of the grid gets the weighted mean of its crossings, the empty ones none; each crossed edge of
+    the grid gives a quad.
     """
     axes = [torch.linspace(0, 1, n, dtype=level.dtype) for n in level.shape]
     nodes = box[0] + torch.stack(torch.meshgrid(*axes, indexing="ij"), -1) * (box[1] - box[0]) + deformation
