@@ -170,8 +170,23 @@ def test_bumps_of_a_textured_frame_pass_unchanged():
     geometry.export = lambda points: {"features": raw.expand(len(points), 8)}
     colors = SurfaceColors(geometry, material, 1, 0.0)
     expected = material.export(raw[None])["bump"][0]
-    same = bake_maps(mesh, colors, 16, 1, textured_frame=True)["normal"]
+    same = bake_maps(mesh, colors, 16, 1, frame=mesh)["normal"]
     torch.testing.assert_close(same, expected.expand(16, 16, 3), atol=1e-5, rtol=0)
+
+
+def test_coordinates_that_overlap_are_replaced_but_bumps_still_follow_them():
+    geometry, material = Given({}), PBRMaterial({"material_activation": "none"})
+    lean = torch.tensor([0.5, 0.5, 0.5, 0, 0, 0.8, 0.5, 0.5])
+    geometry.export = lambda points: {"features": lean.expand(len(points), 8)}
+    given = geometry.isosurface()
+    tiled = given.replace(uvs=torch.stack([-3.0 * given.uvs[:, 1], given.uvs[:, 0]], dim=-1))
+    geometry.isosurface = lambda: tiled
+    mesh = exporter(geometry, material)()[0].params["v_pos"]
+    assert mesh.uvs.min() >= 0 and mesh.uvs.max() <= 1
+    _, uv, normals, tangents = surface_samples(mesh)
+    shown = from_tangent_space(2.0 * sample_texture(mesh.texture["normal"], uv) - 1.0, normals, tangents)
+    expected = torch.nn.functional.normalize(torch.tensor([1.0, 0.0, -0.6]), dim=-1)
+    assert angle(shown, expected.expand_as(shown)).max() < 3.0
 
 
 def test_the_shape_lost_in_simplifying_is_kept_in_the_normal_map():

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from maquette.kernels.raycast import RayHits
 from maquette.kernels.uv_raster import rasterize_uv
 from maquette.ops.image import dilate, fill_unpainted
 from maquette.ops.mesh import Mesh, vertex_normals
@@ -37,6 +38,12 @@ class Texels:
     """Unit outward normals, smooth over the surface."""
     tangents: Float[Tensor, "N 4"]
     """Unit tangents along u, and the sign of the bitangent (`ops.tangents`)."""
+    hits: RayHits
+    """The face of each of the S * S texels."""
+
+    def tangents_of(self, mesh: Mesh) -> Float[Tensor, "N 4"]:
+        """Tangents along u of other texture coordinates for the same faces."""
+        return _tangents(self.hits, mesh, self.normals)
 
     def picture(self, values: Float[Tensor, "N C"], padding: int = PADDING) -> Float[Tensor, "S S C"]:
         """The texture with these values: charts grow by `padding` texels, and what is left is filled
@@ -57,14 +64,12 @@ def texels(mesh: Mesh, size: int) -> Texels:
         raise ValueError("a mesh must be unwrapped before its texture is baked")
     hits = rasterize_uv(mesh.uvs, mesh.uv_faces, size, size)
     normals = F.normalize(hits.interpolate(vertex_normals(mesh), mesh.faces)[hits.mask], dim=-1)
-    tangents, corners = mesh_tangents(mesh)
-    along = hits.interpolate(tangents, corners)[hits.mask]
-    sign = torch.where(along[:, 3:] < 0, -1.0, 1.0)
     return Texels(
         mask=hits.mask.reshape(size, size),
         points=hits.interpolate(mesh.vertices, mesh.faces)[hits.mask],
         normals=normals,
-        tangents=torch.cat([orthogonal_tangent(along[:, :3], normals), sign], dim=-1),
+        tangents=_tangents(hits, mesh, normals),
+        hits=hits,
     )
 
 
@@ -95,3 +100,10 @@ def ask_maps(
     pieces = zip(torch.split(points, chunk), torch.split(normals, chunk), strict=True)
     answers = [query(point, normal) for point, normal in pieces]
     return {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}
+
+
+def _tangents(hits: RayHits, mesh: Mesh, normals: Float[Tensor, "N 3"]) -> Float[Tensor, "N 4"]:
+    tangents, corners = mesh_tangents(mesh)
+    along = hits.interpolate(tangents, corners)[hits.mask]
+    sign = torch.where(along[:, 3:] < 0, -1.0, 1.0)
+    return torch.cat([orthogonal_tangent(along[:, :3], normals), sign], dim=-1)

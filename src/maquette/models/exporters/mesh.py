@@ -25,7 +25,7 @@ from maquette.ops.mesh import (
     remove_degenerate_faces,
     volume,
 )
-from maquette.ops.mesh_health import is_closed
+from maquette.ops.mesh_health import is_closed, uv_overlap
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,10 @@ WITHOUT_TEXTURE = ("obj", "ply", "stl")
 """Formats whose colours, if they have any, are at the vertices."""
 COUNTS = ("max_faces", "smooth_iterations", "texture_padding", "color_depth")
 
+OUTSIDE = 1e-4
+"""How far texture coordinates may lie outside of the texture."""
+OVERLAP = 0.01
+"""Share of a texture that more than one face may claim."""
 INTRICATE = 2
 """A surface with this many times more faces than it was simplified to is noise."""
 
@@ -158,16 +162,17 @@ class MeshExporter(BaseExporter):
         low, high = bounding_box(mesh)
         depth = cfg.color_depth * float((high - low).max())
         colors = SurfaceColors(self.geometry, self.material, cfg.color_samples, depth)
-        own_uvs = mesh.has_uvs
+        frame = mesh if mesh.has_uvs else None
         textured = cfg.save_texture and cfg.fmt not in WITHOUT_TEXTURE
-        if cfg.save_uv and (textured or cfg.fmt == "obj") and not own_uvs and self._can_be_unwrapped(mesh):
-            mesh = unwrap(mesh, cfg.texture_size, cfg.xatlas_chart_options, cfg.xatlas_pack_options)
-        if not cfg.save_uv:
+        if not (cfg.save_uv and is_atlas(mesh)):
             mesh = mesh.replace(uvs=None, uv_faces=None)
+        wanted = cfg.save_uv and (textured or cfg.fmt == "obj")
+        if wanted and not mesh.has_uvs and self._can_be_unwrapped(mesh):
+            mesh = unwrap(mesh, cfg.texture_size, cfg.xatlas_chart_options, cfg.xatlas_pack_options)
         if not (textured and mesh.has_uvs):
             return mesh.replace(vertex_colors=bake_vertex_colors(mesh, colors), texture={})
         detailed = self.detailed if cfg.bake_normals else None
-        maps = bake_maps(mesh, colors, cfg.texture_size, cfg.texture_padding, detailed, own_uvs)
+        maps = bake_maps(mesh, colors, cfg.texture_size, cfg.texture_padding, detailed, frame)
         return mesh.replace(texture=maps, vertex_colors=None)
 
     def _whole(self) -> Mesh:
@@ -227,3 +232,14 @@ class MeshExporter(BaseExporter):
         }
         chosen = options.get(SUFFIXES[cfg.fmt], {**frame, **pictures})
         return ExportItem(save_name=name, save_type="mesh", params={"v_pos": mesh, "options": chosen})
+
+
+def is_atlas(mesh: Mesh) -> bool:
+    """Whether a mesh has texture coordinates in which each face has a place of its own."""
+    if mesh.uvs is None or mesh.uv_faces is None:
+        return False
+    inside = bool(((mesh.uvs >= -OUTSIDE) & (mesh.uvs <= 1.0 + OUTSIDE)).all())
+    if inside and (uv_overlap(mesh) or 0.0) <= OVERLAP:
+        return True
+    log.warning("The mesh has texture coordinates that repeat or overlap: it gets new ones.")
+    return False

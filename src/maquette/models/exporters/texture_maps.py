@@ -25,7 +25,7 @@ def bake_maps(
     size: int,
     padding: int,
     detailed: Mesh | None = None,
-    textured_frame: bool = False,
+    frame: Mesh | None = None,
 ) -> dict[str, Float[Tensor, "S S 3"]]:
     """Textures by their names in `io.textures`: `base_color`, and what else the material has.
 
@@ -35,8 +35,8 @@ def bake_maps(
         size: side of the textures, texels.
         padding: how far charts grow, texels.
         detailed: the surface before it was simplified, whose normals are kept in the normal map.
-        textured_frame: the material's bumps are in the frame of these texture coordinates; else in the frame
-            that points east (`ops.tangents`).
+        frame: the same faces with the texture coordinates that the material's bumps follow; without it their
+            frame points east (`ops.tangents`).
     """
     spots = texels(mesh, size)
     values = ask_maps(colors.maps, spots.points, spots.normals)
@@ -47,22 +47,25 @@ def bake_maps(
         normals = spots.normals
         if detailed is not None:
             normals = detailed_normals(detailed, spots.points, spots.normals)
-        maps[NORMAL] = normal_values(spots, normals, values.get(BUMP), textured_frame)
+        tangents = None if frame is None else spots.tangents_of(frame)
+        maps[NORMAL] = normal_values(spots, normals, values.get(BUMP), tangents)
     pictures = spots.picture(torch.cat(list(maps.values()), dim=-1), padding)
     return dict(zip(maps, pictures.split(3, dim=-1), strict=True))
 
 
 def normal_values(
-    spots: Texels, normals: Float[Tensor, "N 3"], bump: Float[Tensor, "N 3"] | None, textured_frame: bool
+    spots: Texels,
+    normals: Float[Tensor, "N 3"],
+    bump: Float[Tensor, "N 3"] | None,
+    tangents: Float[Tensor, "N 4"] | None,
 ) -> Float[Tensor, "N 3"]:
-    """Normals of texels in the frame of the texture, as (n + 1) / 2."""
-    if bump is not None:
-        if textured_frame:
-            level = orthogonal_tangent(spots.tangents[:, :3], normals)
-            tangents = torch.cat([level, spots.tangents[:, 3:]], dim=-1)
-        else:
-            tangents = east_of(normals)
+    """Normals of texels in the frame of the texture, as (n + 1) / 2; bumps are relative to `tangents`."""
+    if bump is not None and tangents is not None:
+        level = orthogonal_tangent(tangents[:, :3], normals)
+        tangents = torch.cat([level, tangents[:, 3:]], dim=-1)
         normals = from_tangent_space(2.0 * bump - 1.0, normals, tangents)
+    elif bump is not None:
+        normals = from_tangent_space(2.0 * bump - 1.0, normals, east_of(normals))
     return (to_tangent_space(normals, spots.normals, spots.tangents) + 1.0) * 0.5
 
 
