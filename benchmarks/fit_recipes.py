@@ -165,6 +165,7 @@ class SignedDistance(Field):
             }
         )  # fmt: skip
         settings = {"radius": RADIUS, "num_samples_per_ray": 128, "use_volsdf": True}
+        settings["return_sdf_grad"] = False  # its slope is asked for at other points
         return assembled(geometry, "neus-volume-renderer", settings)
 
     def loss(self, step: int, views: Views, rng: StepRandom) -> tuple[Tensor, Tensor | float]:

@@ -187,6 +187,8 @@ def test_the_cosine_is_annealed():
 def test_volsdf_does_without_normals():
     out = renderer(learned(normal_type=None), use_volsdf=True)(**batch(rng=STREAMS.at(0, [0])))
     assert "normal" not in out and "sdf_grad" not in out and "sdf" in out
+    out = renderer(learned(), use_volsdf=True, return_sdf_grad=False)(**batch(rng=STREAMS.at(0, [0])))
+    assert "normal" not in out
     shown = renderer(learned(), use_volsdf=True)(**batch(rng=STREAMS.at(0, [0])))
     assert shown.comp_normal.shape == (1, 9, 7, 3) and "sdf_grad" in shown
 

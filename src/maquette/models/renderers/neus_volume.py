@@ -63,7 +63,9 @@ class NeuSVolumeRenderer(VolumeRenderer):
         cos_anneal_end_steps: int = 0
         """Steps until only surfaces that face the ray are seen; 0: from the start on (NeuS's rule)."""
         use_volsdf: bool = False
-        """The rule of VolSDF instead of that of NeuS; it does without normals (`normal_type: null`)."""
+        """The rule of VolSDF instead of that of NeuS; it can do without normals."""
+        return_sdf_grad: bool = True
+        """Give `sdf_grad` and `normal` of the samples in training (with VolSDF's rule; NeuS's always does)."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -128,5 +130,5 @@ class NeuSVolumeRenderer(VolumeRenderer):
 
     @property
     def needs_normal(self) -> bool:
-        """Always, for NeuS's rule and the eikonal loss; `normal_type: null` saves the time with VolSDF's."""
-        return True
+        """Always for NeuS's rule; for VolSDF's also where `return_sdf_grad` asks for the slope."""
+        return not self.cfg.use_volsdf or self.cfg.return_sdf_grad or super().needs_normal
