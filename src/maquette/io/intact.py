@@ -28,15 +28,25 @@ def check_intact(path: Path) -> None:
         MissingFileError: there is no such file.
         UserError: what is wrong with it.
     """
+    check_exists(path)
+    check = _CHECKS.get(path.suffix.lower())
+    if check is not None:
+        check(path)
+
+
+def check_exists(path: Path) -> None:
+    """Refuse a path with no file, or an empty one, behind it.
+
+    Raises:
+        MissingFileError: there is nothing.
+        UserError: it is a folder, or empty.
+    """
     if path.is_dir():
         raise UserError(f"{path} is a folder, not a mesh file.", hint=_inside(path))
     if not path.is_file():
         raise MissingFileError(path, "mesh")
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty.")
-    check = _CHECKS.get(path.suffix.lower())
-    if check is not None:
-        check(path)
 
 
 def _glb(path: Path) -> None:

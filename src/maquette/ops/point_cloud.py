@@ -69,12 +69,25 @@ def surface_colors(
     mesh: Mesh, face: Int[Tensor, "N"], weights: Float[Tensor, "N 3"]
 ) -> Float[Tensor, "N 3"] | None:
     """Display colours of points given by face and weights of its corners; None for an unpainted mesh."""
-    image = mesh.texture.get("base_color")
-    if image is not None and mesh.uvs is not None and mesh.uv_faces is not None:
-        return _looked_up(image, _at(mesh.uvs[mesh.uv_faces[face]], weights))
+    if mesh.has_uvs and "base_color" in mesh.texture:
+        return texture_values(mesh, "base_color", face, weights).expand(-1, 3)
     if mesh.vertex_colors is not None:
         return _at(mesh.vertex_colors[mesh.faces[face]], weights)
     return None
+
+
+def texture_values(
+    mesh: Mesh, name: str, face: Int[Tensor, "N"], weights: Float[Tensor, "N 3"]
+) -> Float[Tensor, "N C"]:
+    """Values of a texture map at points given by face and weights of its corners, bilinear; at most three
+    channels.
+
+    Raises:
+        ValueError: the mesh has no such map, or no texture coordinates.
+    """
+    if mesh.uvs is None or mesh.uv_faces is None or name not in mesh.texture:
+        raise ValueError(f"the mesh has no texture {name!r}")
+    return _looked_up(mesh.texture[name], _at(mesh.uvs[mesh.uv_faces[face]], weights))
 
 
 def painted(mesh: Mesh) -> Mesh:
@@ -99,8 +112,7 @@ def _at(corners: Float[Tensor, "N 3 C"], weights: Float[Tensor, "N 3"]) -> Float
     return mean
 
 
-def _looked_up(image: Float[Tensor, "h w C"], uv: Float[Tensor, "N 2"]) -> Float[Tensor, "N 3"]:
+def _looked_up(image: Float[Tensor, "h w C"], uv: Float[Tensor, "N 2"]) -> Float[Tensor, "N D"]:
     grid = torch.stack([uv[:, 0] * 2.0 - 1.0, 1.0 - uv[:, 1] * 2.0], dim=-1)[None, :, None]
     picture = image[..., :3].permute(2, 0, 1)[None].to(uv)
-    found = F.grid_sample(picture, grid, padding_mode="border", align_corners=False)[0, :, :, 0].T
-    return found.expand(-1, 3)
+    return F.grid_sample(picture, grid, padding_mode="border", align_corners=False)[0, :, :, 0].T
