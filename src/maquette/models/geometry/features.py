@@ -9,12 +9,17 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from maquette.core.errors import ConfigError
-from maquette.models.geometry.base import BaseExplicitGeometry, BaseGeometry, GeometryOutput
-from maquette.models.geometry.field_fit import fit, points_near
+from maquette.models.geometry.base import (
+    BaseExplicitGeometry,
+    BaseGeometry,
+    BaseImplicitGeometry,
+    GeometryOutput,
+)
+from maquette.models.geometry.field_fit import fit
 from maquette.models.networks import get_encoding, get_mlp
 from maquette.ops.mesh import Mesh
 from maquette.ops.point_cloud import sample_surface
-from maquette.ops.volume import contract
+from maquette.ops.volume import alpha_composite, contract
 
 SURFACE_POINTS = 2**15
 """Points of a surface from which a fit of features draws."""
@@ -22,6 +27,9 @@ POINTS_PER_STEP = 4096
 STEPS = 300
 NEAR = 0.005
 """Standard deviation of the points around the surface, in radii of the box."""
+DEPTH = 0.03
+"""How far below its surface a volume is asked, as a part of the longest side."""
+SAMPLES = 4
 
 
 class FeaturedSurface(BaseExplicitGeometry):
@@ -104,18 +112,40 @@ class FeaturedSurface(BaseExplicitGeometry):
         return self.feature_network(self.encoding(self.to_unit_cube(points)))
 
 
+@torch.no_grad()
 def fit_features(new: FeaturedSurface, other: BaseGeometry, mesh: Mesh, seed: int = 0) -> None:
-    """Regression of the features of `new` on those that `other` exports for points on (and around) `mesh`."""
-    radius = float(new.cfg.radius)
-    surface = sample_surface(Mesh(mesh.vertices.detach(), mesh.faces), SURFACE_POINTS, seed).points
+    """Regression of the features of `new`, on and around `mesh`, on those that `other` shows there."""
+    cloud = sample_surface(Mesh(mesh.vertices.detach(), mesh.faces), SURFACE_POINTS, seed)
+    assert cloud.normals is not None
+    depth = DEPTH * float((cloud.points.amax(dim=0) - cloud.points.amin(dim=0)).max())
+    rows = zip(cloud.points.split(POINTS_PER_STEP), cloud.normals.split(POINTS_PER_STEP), strict=True)
+    wanted = torch.cat([shown_features(other, points, normals, depth) for points, normals in rows])
+    jitter = NEAR * float(new.cfg.radius)
 
     def loss(generator: torch.Generator) -> Tensor:
-        points = points_near(surface, POINTS_PER_STEP, NEAR * radius, radius, generator)
-        with torch.no_grad():
-            wanted = other.export(points)["features"]
-        return (new.export(points)["features"] - wanted).square().mean()
+        chosen = torch.randint(SURFACE_POINTS, (POINTS_PER_STEP,), generator=generator).to(wanted.device)
+        offsets = jitter * torch.randn(POINTS_PER_STEP, 3, generator=generator).to(wanted.device)
+        return (new.export(cloud.points[chosen] + offsets)["features"] - wanted[chosen]).square().mean()
 
     fit([*new.encoding.parameters(), *new.feature_network.parameters()], loss, seed, STEPS)
+
+
+def shown_features(
+    other: BaseGeometry, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"], depth: float
+) -> Float[Tensor, "N F"]:
+    """The features of surface points; of a density, as a ray that enters along the normal would see them.
+
+    A volume is trained where its density stops rays, a little below its isosurface: samples down to `depth`
+    below it are composited, their weights made to sum to one.
+    """
+    below = (torch.arange(SAMPLES, device=points.device) + 0.5) / SAMPLES * depth
+    along = points[:, None] - below[:, None] * normals[:, None]
+    field = other(along) if isinstance(other, BaseImplicitGeometry) else {}
+    if "density" not in field or "features" not in field:
+        return other.export(points)["features"]
+    density = field["density"][..., 0] + 1e-6
+    weights = alpha_composite(density, torch.full_like(density, depth / SAMPLES))
+    return (weights[..., None] * field["features"]).sum(dim=1) / weights.sum(dim=1, keepdim=True)
 
 
 def same_networks(one: BaseGeometry, other: BaseGeometry) -> bool:
