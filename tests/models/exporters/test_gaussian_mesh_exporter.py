@@ -17,7 +17,7 @@ def two_colors() -> GaussianSplatting:
     """A ball of radius 0.5, red where x is positive and blue elsewhere."""
     points = torch.nn.functional.normalize(torch.randn(1200, 3), dim=-1) * 0.5
     colors = torch.where(points[:, :1] > 0, torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 0.0, 1.0]))
-    geometry = GaussianSplatting({"isosurface_resolution": 32})
+    geometry = GaussianSplatting({"isosurface_resolution": 40, "isosurface_blur": 0.5, "radius": 0.7})
     geometry.set_rows(
         Gaussians(
             means=points,

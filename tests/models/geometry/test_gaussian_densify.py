@@ -134,6 +134,15 @@ def test_big_points_are_pruned_where_asked() -> None:
         assert made.n == left
 
 
+def test_stray_ones_are_pruned_where_asked() -> None:
+    for asked, left in ((False, 12), (True, 11)):
+        made = cloud(prune_outside=asked, radius=0.9)
+        with torch.no_grad():
+            made._xyz[5] = torch.tensor([0.0, -0.91, 0.0])
+        made.evolve(0, 50, RNG)
+        assert made.n == left
+
+
 def test_the_most_opaque_one_stays() -> None:
     made = cloud()
     with torch.no_grad():

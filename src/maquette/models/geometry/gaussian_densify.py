@@ -52,12 +52,14 @@ class Densification:
         return change
 
     def prune(self, cloud: GaussianRows, epoch: int, step: int) -> Rows | None:
-        """Remove transparent and oversized Gaussians; of all, the most opaque one stays."""
+        """Remove transparent, oversized and stray Gaussians; of all, the most opaque one stays."""
         opacity, radius = cloud._opacity[:, 0], cloud.largest_radius
         keep = torch.sigmoid(opacity) >= self.least_opacity.at(step, epoch)
         keep &= radius <= self.most_pixels.at(step, epoch)
         if self.cfg.prune_big_points:
             keep &= radius <= BIG * radius.mean()
+        if self.cfg.prune_outside:
+            keep &= cloud._xyz.abs().amax(dim=-1) <= self.cfg.radius
         if not bool(keep.any()):
             keep[opacity.argmax()] = True
         if bool(keep.all()):

@@ -1,6 +1,6 @@
 """A cloud of Gaussians as a field: its density and colour at any point."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,11 +19,11 @@ SMALLEST = 1e-6
 """Standard deviation that a Gaussian has at least, world units."""
 NOTHING = 1e-12
 """Density below which a point has no colour of its own, per world unit."""
-PAIRS_PER_CHUNK = 2**20
-"""Pairs of point and Gaussian that are evaluated at once."""
+PAIRS_AT_ONCE = 2**20
+"""Pairs of point and Gaussian whose weights are held at once."""
 MOST_ENTRIES = 2**23
 """Of the table of cells; cells grow until it is met."""
-FINENESS = 0.25
+FINENESS = 0.5
 """Size of a cell, in sides of a mean box."""
 COARSER = 1.5
 
@@ -36,7 +36,7 @@ class FieldValues:
     """Per world unit, see `ops.gaussians.peak_densities`."""
     colors: Float[Tensor, "M 3"]
     """Mean colour of the Gaussians there, weighted by density; the nearest one's where there is none."""
-    normals: Float[Tensor, "M 3"]
+    normals: Float[Tensor, "M 3"] | None
     """Unit vectors against the gradient of the density; zero where it has none."""
 
 
@@ -60,49 +60,46 @@ class GaussianField:
         self.cells = Cells(self.means - reach, self.means + reach)
 
     def density_at(self, points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 1"]:
-        """The density alone, in a third of the time."""
-        parts = [self._summed(part, lambda one, pull: None) for part in self._chunks(points)]
-        return torch.cat([points.new_zeros(0, 1), *parts])
+        """The density alone."""
+        return self._summed(points, torch.ones_like(self.peaks)[:, None])
 
-    def at(self, points: Float[Tensor, "M 3"]) -> FieldValues:
+    def at(self, points: Float[Tensor, "M 3"], normals: bool = False) -> FieldValues:
         """The field at world points."""
-        parts = [
-            self._summed(part, lambda one, pull: torch.cat([self.colors[one], pull], dim=-1))
-            for part in self._chunks(points)
-        ]
-        summed = torch.cat([points.new_zeros(0, 7), *parts])
+        values = [torch.ones_like(self.peaks)[:, None], self.colors]
+        if normals:
+            pulls = (self.precisions @ self.means[..., None])[..., 0]
+            values += [pulls, self.precisions.flatten(start_dim=1)]
+        summed = self._summed(points, torch.cat(values, dim=-1))
         density = summed[:, :1]
         colors = summed[:, 1:4] / density.clamp(min=NOTHING)
         alone = (density < NOTHING)[:, 0]
         if bool(alone.any()):
             colors[alone] = self.colors[nearest(points[alone], self.means)[1]]
-        return FieldValues(density, colors, F.normalize(summed[:, 4:], dim=-1, eps=1e-20))
+        if not normals:
+            return FieldValues(density, colors, None)
+        slope = (summed[:, 7:].reshape(-1, 3, 3) @ points[..., None])[..., 0] - summed[:, 4:7]
+        return FieldValues(density, colors, F.normalize(slope, dim=-1, eps=1e-20))
 
-    def _chunks(self, points: Tensor) -> Iterator[Tensor]:
-        """Parts of the points that meet about equally many Gaussians."""
-        total = self.cells.counts_at(points).cumsum(dim=0)
-        part = torch.div(total, PAIRS_PER_CHUNK, rounding_mode="floor")
-        sizes = torch.unique_consecutive(part, return_counts=True)[1].tolist()
-        yield from torch.split(points, sizes) if sizes else ()
+    def _summed(self, points: Tensor, values: Float[Tensor, "N C"]) -> Float[Tensor, "M C"]:
+        """At each point the sum of the values of all Gaussians, times their densities there."""
+        summed = points.new_zeros(len(points), values.shape[1])
+        for rows, members, corner in self.cells.visits(points):
+            means, precisions = self.means[members] - corner, self.precisions[members]
+            pulls = (precisions @ means[..., None])[..., 0]
+            constant = (pulls * means).sum(dim=-1, keepdim=True)
+            form = torch.cat([precisions.flatten(start_dim=1), -2.0 * pulls, constant], dim=-1)
+            weighted = self.peaks[members, None] * values[members]
+            for part in torch.split(rows, max(1, PAIRS_AT_ONCE // len(members))):
+                squared = _monomials(points[part] - corner) @ form.T
+                weights = torch.exp(-0.5 * squared).masked_fill_(squared > REACH**2, 0.0)
+                summed[part] = weights @ weighted
+        return summed
 
-    def _summed(
-        self, points: Tensor, values: Callable[[Tensor, Tensor], Tensor | None]
-    ) -> Float[Tensor, "M C"]:
-        """Sums over the Gaussians of weight and of weight times values.
 
-        `values` get the index of a Gaussian and minus the gradient of the logarithm of its weight, for each
-        pair that counts.
-        """
-        point, one = self.cells.pairs(points)
-        offset = points[point] - self.means[one]
-        pull = (self.precisions[one] * offset[:, None, :]).sum(dim=-1)
-        squared = (pull * offset).sum(dim=-1)
-        near = (squared <= REACH**2).nonzero()[:, 0]
-        point, one = point[near], one[near]
-        weight = (self.peaks[one] * torch.exp(-0.5 * squared[near]))[:, None]
-        more = values(one, pull[near])
-        columns = weight if more is None else torch.cat([weight, weight * more], dim=-1)
-        return points.new_zeros(len(points), columns.shape[1]).index_add(0, point, columns)
+def _monomials(points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 13"]:
+    """All products of two coordinates, the coordinates, and one."""
+    products = (points[:, :, None] * points[:, None, :]).flatten(start_dim=1)
+    return torch.cat([products, points, torch.ones_like(points[:, :1])], dim=-1)
 
 
 class Cells:
@@ -127,29 +124,25 @@ class Cells:
         within = torch.arange(len(box), device=low.device) - (counts.cumsum(dim=0) - counts)[box]
         _, wide, deep = shape[box].unbind(dim=-1)
         steps = torch.stack([within // (wide * deep), within // deep % wide, within % deep], dim=-1)
-        cell = self._number(first[box] + steps)
-        self.members = box[cell.argsort(stable=True)]
-        self.counts = torch.bincount(cell, minlength=int(self.shape.prod()))
+        number = self._number(first[box] + steps)
+        self.members = box[number.argsort(stable=True)]
+        self.counts = torch.bincount(number, minlength=int(self.shape.prod()))
         self.starts = self.counts.cumsum(dim=0) - self.counts
 
-    def counts_at(self, points: Float[Tensor, "M 3"]) -> Int[Tensor, " M"]:
-        """Number of boxes that reach into the cell of each point."""
-        cell, inside = self._find(points)
-        return self.counts[cell] * inside
-
-    def pairs(self, points: Float[Tensor, "M 3"]) -> tuple[Int[Tensor, " P"], Int[Tensor, " P"]]:
-        """Indices of points, and for each of them the boxes that reach into its cell."""
-        cell, inside = self._find(points)
-        counts = self.counts[cell] * inside
-        point = torch.repeat_interleave(torch.arange(len(points), device=points.device), counts)
-        within = torch.arange(len(point), device=points.device) - (counts.cumsum(dim=0) - counts)[point]
-        return point, self.members[self.starts[cell[point]] + within]
-
-    def _find(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Number of the cell of each point, and whether it lies in the grid at all."""
+    def visits(
+        self, points: Float[Tensor, "M 3"]
+    ) -> Iterator[tuple[Int[Tensor, " K"], Int[Tensor, " L"], Float[Tensor, " 3"]]]:
+        """For each cell that has points and boxes: indices of both, and the corner of the cell."""
         cell = self._cell(points, self.size)
-        inside = ((cell >= 0) & (cell < self.shape)).all(dim=-1)
-        return self._number(cell.clamp(min=0).minimum(self.shape - 1)), inside
+        inside = ((cell >= 0) & (cell < self.shape)).all(dim=-1).nonzero()[:, 0]
+        number = self._number(cell[inside])
+        inside, number = inside[self.counts[number] > 0], number[self.counts[number] > 0]
+        order = number.argsort()
+        numbers, sizes = torch.unique_consecutive(number[order], return_counts=True)
+        rows = torch.split(inside[order], sizes.tolist())
+        starts, ends = self.starts[numbers].tolist(), (self.starts + self.counts)[numbers].tolist()
+        for some, start, end in zip(rows, starts, ends, strict=False):
+            yield some, self.members[start:end], self.low + cell[some[0]] * self.size
 
     def _cell(self, points: Tensor, size: float) -> Tensor:
         return ((points - self.low) / size).floor().long()

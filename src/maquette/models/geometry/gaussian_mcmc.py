@@ -50,6 +50,8 @@ class MarkovChain:
         """Move every dead Gaussian to a living one, drawn by opacity, and share that one's light."""
         opacity = torch.sigmoid(cloud._opacity[:, 0])
         dead = opacity <= self.dead_below.at(step, epoch)
+        if self.cfg.prune_outside:
+            dead |= cloud._xyz.abs().amax(dim=-1) > self.cfg.radius
         if not bool(dead.any()) or bool(dead.all()):
             return None
         draws = rng.uniform("gaussians/relocate", int(dead.sum()))[0].to(opacity)

@@ -100,6 +100,8 @@ class GaussianSplatting(GaussianRows, BaseImplicitGeometry):
         """Keep the Gaussians round."""
         prune_big_points: bool = False
         """Also remove those whose radius on the screen is more than three times the mean."""
+        prune_outside: bool = False
+        """Also remove those whose middle has left the cube of half-width `radius`."""
         color_clip: Any = 2.0
         """Coefficients of degree 0 are kept within plus and minus this; 0 keeps them free."""
         geometry_convert_from: str = ""
@@ -239,9 +241,9 @@ class GaussianSplatting(GaussianRows, BaseImplicitGeometry):
         All blurred by `isosurface_blur`, as a mesh of that resolution can show them.
         """
         with torch.no_grad():
-            found = self.as_field().at(points.reshape(-1, 3))
+            found = self.as_field().at(points.reshape(-1, 3), output_normal)
         shape = points.shape[:-1]
-        normal = found.normals.reshape(*shape, 3) if output_normal else None
+        normal = None if found.normals is None else found.normals.reshape(*shape, 3)
         return GeometryOutput(
             density=found.density.reshape(*shape, 1),
             features=found.colors.reshape(*shape, 3),
