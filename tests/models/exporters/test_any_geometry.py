@@ -34,7 +34,7 @@ CONFIGS = {
     "implicit-sdf": {"pos_encoding_config": GRID, "sdf_bias": "sphere", "sdf_bias_params": 0.5}
     | {"isosurface_resolution": 32, "isosurface_method": "mc"},
     "tetrahedra-sdf-grid": {"pos_encoding_config": GRID, "isosurface_resolution": 16, **BALL},
-    "gaussian-splatting": {"isosurface_resolution": 32},
+    "gaussian-splatting": {"isosurface_resolution": 64},
 }
 
 
