@@ -20,6 +20,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("maquette.apps.generate", "make a 3D asset from a sentence"),
     "launch": ("maquette.apps.launch", "train, validate, test or export a recipe"),
     "show": ("maquette.apps.show", "list recipes and modules, and what each can be told"),
+    "convert": ("maquette.apps.convert", "one 3D file as another: format, axes, units, size, kind"),
+    "render": ("maquette.apps.render", "pictures, videos and depth of a 3D file, without a display"),
+    "compare": ("maquette.apps.compare", "how far two shapes are apart: chamfer, F-score, volume"),
+    "mesh-from-points": ("maquette.apps.mesh_from_points", "a surface through scattered points"),
     "doctor": ("maquette.apps.doctor", "what this machine is, what is installed, what runs how"),
     "edit2d": ("maquette.apps.edit2d", "edit a picture by its words (Prompt-to-Prompt), as a sheet"),
     "toyworld": ("maquette.apps.toyworld_cli", "the procedural toys: render them, save them as meshes"),
@@ -36,6 +40,7 @@ examples:
   maquette generate "a red mushroom" trainer.max_steps=800 data.width=96 data.height=96
   maquette launch --config my_recipe.yaml --train        your own recipe
   maquette launch --resume outputs/NAME/RUN --export     files again, from a finished run
+  maquette convert mesh.glb print.stl --repair --units mm  a file for a slicer
   maquette show modules implicit-volume                  every option of a module
 
 Any `key.path=value` after a command changes the recipe. `maquette COMMAND --help` tells more.
