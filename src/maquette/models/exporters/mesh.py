@@ -134,17 +134,28 @@ class MeshExporter(BaseExporter):
     def __call__(self) -> list[ExportItem]:
         """The mesh with its colours, as one item."""
         with torch.no_grad():
-            mesh = self.paint(self.surface())
+            detailed = self.detailed()
+            mesh = self.paint(self.simplified(detailed), detailed)
         return [self._item(mesh)]
 
     def surface(self) -> Mesh:
-        """The surface as it will be painted, world frame.
+        """The surface as it will be painted, world frame; errors as of `simplified`."""
+        return self.simplified(self.detailed())
+
+    def detailed(self) -> Mesh:
+        """The surface with all its faces: a field's is cleaned, given triangles stay as they are."""
+        mesh = self.geometry.isosurface()
+        if not self._is_extracted():
+            return mesh
+        return smooth(self._clean(mesh), self.cfg.smooth_iterations)
+
+    def simplified(self, mesh: Mesh) -> Mesh:
+        """At most about `max_faces` faces; a mesh with texture coordinates of its own is left whole.
 
         Raises:
             RunFailed: cleaning left nothing.
         """
         cfg = self.cfg
-        self.detailed = mesh = self._whole()
         if cfg.max_faces and mesh.n_faces > cfg.max_faces and not mesh.has_uvs:
             mesh = self._clean(decimate(mesh, cfg.max_faces))
         if mesh.n_faces == 0:
@@ -154,33 +165,34 @@ class MeshExporter(BaseExporter):
             )
         return mesh.replace(extras={**mesh.extras, "name": cfg.save_name, **cfg.extras})
 
-    def paint(self, mesh: Mesh) -> Mesh:
-        """The mesh with baked textures or with vertex colours, as the format wants."""
+    def paint(self, mesh: Mesh, detailed: Mesh | None = None) -> Mesh:
+        """The mesh with baked textures or with vertex colours, as the format wants.
+
+        `detailed` is what `bake_normals` keeps the normals of.
+        """
         cfg = self.cfg
         if cfg.fmt == "stl":
             return Mesh(mesh.vertices, mesh.faces, extras=mesh.extras)
         low, high = bounding_box(mesh)
         depth = cfg.color_depth * float((high - low).max())
         colors = SurfaceColors(self.geometry, self.material, cfg.color_samples, depth)
-        frame = mesh if mesh.has_uvs else None
         textured = cfg.save_texture and cfg.fmt not in WITHOUT_TEXTURE
-        if not (cfg.save_uv and is_atlas(mesh)):
-            mesh = mesh.replace(uvs=None, uv_faces=None)
-        wanted = cfg.save_uv and (textured or cfg.fmt == "obj")
-        if wanted and not mesh.has_uvs and self._can_be_unwrapped(mesh):
-            mesh = unwrap(mesh, cfg.texture_size, cfg.xatlas_chart_options, cfg.xatlas_pack_options)
+        frame = mesh if mesh.has_uvs else None
+        mesh = self._with_coordinates(mesh, textured or cfg.fmt == "obj")
         if not (textured and mesh.has_uvs):
             return mesh.replace(vertex_colors=bake_vertex_colors(mesh, colors), texture={})
-        detailed = self.detailed if cfg.bake_normals else None
-        maps = bake_maps(mesh, colors, cfg.texture_size, cfg.texture_padding, detailed, frame)
+        fine = detailed if cfg.bake_normals else None
+        maps = bake_maps(mesh, colors, cfg.texture_size, cfg.texture_padding, fine, frame)
         return mesh.replace(texture=maps, vertex_colors=None)
 
-    def _whole(self) -> Mesh:
-        """The surface before it is simplified: a field's is cleaned, given triangles stay as they are."""
-        mesh = self.geometry.isosurface()
-        if not self._is_extracted():
+    def _with_coordinates(self, mesh: Mesh, wanted: bool) -> Mesh:
+        """Texture coordinates: its own where they will do, else an atlas where one is wanted."""
+        cfg = self.cfg
+        if not (cfg.save_uv and is_atlas(mesh)):
+            mesh = mesh.replace(uvs=None, uv_faces=None)
+        if mesh.has_uvs or not (wanted and cfg.save_uv and self._can_be_unwrapped(mesh)):
             return mesh
-        return smooth(self._clean(mesh), self.cfg.smooth_iterations)
+        return unwrap(mesh, cfg.texture_size, cfg.xatlas_chart_options, cfg.xatlas_pack_options)
 
     def _is_extracted(self) -> bool:
         """Whether the surface was looked for on a grid, and not given as triangles."""
