@@ -15,7 +15,6 @@ from maquette.kernels.render_mesh import (
     render_mesh,
     turntable,
 )
-from maquette.kernels.uv_raster import rasterize_uv
 from maquette.ops.image import sample_texture
 from maquette.ops.mesh import Mesh
 
@@ -139,18 +138,6 @@ def test_a_texture_is_sampled_as_its_twin_does():
     torch.testing.assert_close(rgb, expected, atol=1e-4, rtol=0)
 
 
-def test_rasterising_finds_the_face_and_the_place_of_each_texel(cube):
-    hits = rasterize_uv(cube.uvs, cube.uv_faces, 60, 60)
-    face = hits.face.reshape(60, 60)
-    assert face[30, 5] // 2 == 0 and face[30, 55] // 2 == 5 and face[2, 5] == -1 and face[30, 0] == -1
-    assert hits.mask.float().mean().item() == pytest.approx(0.36, abs=0.01)
-    centres = torch.stack(
-        torch.meshgrid((59.5 - torch.arange(60)) / 60, (torch.arange(60) + 0.5) / 60, indexing="ij")
-    )
-    found = hits.interpolate(cube.uvs, cube.uv_faces)[hits.mask]
-    torch.testing.assert_close(found, centres.flip(0).reshape(2, -1).T[hits.mask], atol=1e-5, rtol=0)
-
-
 @pytest.mark.parametrize("distance", [4.0, 0.3])
 def test_every_sample_sees_what_a_ray_meets_first(distance):
     """Triangles in a box, from outside and from their midst; the twin is a bounding volume hierarchy."""
@@ -180,6 +167,51 @@ def test_no_ray_slips_between_two_faces():
     assert (shown["opacity"] == 1).all()
 
 
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_a_mesh_of_any_size_is_seen_as_it_is(cube, scale):
+    """No plane of the projection cuts it, and depths keep their digits."""
+    scaled = cube.replace(vertices=scale * cube.vertices)
+    shown = render_mesh(scaled, views(scaled, [30.0], elevation=20.0, distance=4.0 * scale))
+    plain = render_mesh(cube, views(cube, [30.0], elevation=20.0))
+    torch.testing.assert_close(shown["rgb"], plain["rgb"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(shown["depth"] / scale, plain["depth"], atol=1e-4, rtol=0)
+
+
+def test_a_camera_within_a_cube_sees_its_sides(cube):
+    shown = render_mesh(cube, views(cube, [0.0, 90.0], distance=0.05))
+    assert (shown["opacity"] == 1).all()
+    centres = shown["rgb"][:, 16, 16]
+    torch.testing.assert_close(centres, COLOURS[[SIDES["-x"], SIDES["-y"]]], atol=1e-5, rtol=0)
+
+
+def test_a_fine_texture_seen_from_afar_is_its_mean():
+    """A checkerboard of single texels, sixteen of them to a sample."""
+    vertices = torch.tensor([[0.0, -1, -1], [0, 1, -1], [0, 1, 1], [0, -1, 1]])
+    faces, uvs = torch.tensor([[0, 1, 2], [0, 2, 3]]), torch.tensor([[0.0, 0], [1, 0], [1, 1], [0, 1]])
+    board = ((torch.arange(256)[:, None] + torch.arange(256)) % 2).float()[..., None].expand(-1, -1, 3)
+    mesh = Mesh(vertices, faces, uvs=uvs, uv_faces=faces, texture={"base_color": board})
+    rgb = render_mesh(mesh, orbit_batch(mesh, torch.tensor([0.0]), 16, 0.0, 4.0, fovy_deg=20.0))["rgb"]
+    torch.testing.assert_close(rgb, torch.full_like(rgb, 0.5))
+
+
+def test_a_mesh_without_faces_is_background():
+    for vertices in (torch.zeros(0, 3), torch.zeros(2, 3)):
+        mesh = Mesh(vertices, torch.zeros(0, 3, dtype=torch.long))
+        shown = render_mesh(mesh, views(mesh, [0.0], size=4))
+        assert not shown["opacity"].any() and (shown["rgb"] == 1).all()
+
+
+def test_vertices_that_are_no_numbers_take_only_their_faces_away(cube):
+    broken = torch.cat([cube.vertices, torch.tensor([[torch.nan, 0.0, 0.0]])])
+    faces = torch.cat([cube.faces, torch.tensor([[0, 1, 8]])])
+    mesh = Mesh(broken, faces)
+    shown = render_mesh(mesh, views(cube, [0.0]))
+    plain = render_mesh(Mesh(cube.vertices, cube.faces), views(cube, [0.0]))
+    torch.testing.assert_close(shown["opacity"], plain["opacity"])
+
+
 def test_wrong_options_are_refused(cube):
     with pytest.raises(UserError):
         render_mesh(cube, views(cube, [0.0]), supersample=0)
+    with pytest.raises(UserError, match="texture coordinates"):
+        render_mesh(cube.replace(uv_faces=cube.uv_faces + 99), views(cube, [0.0]))

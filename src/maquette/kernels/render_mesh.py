@@ -8,12 +8,16 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 import warp as wp
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from maquette.core.errors import UserError
-from maquette.kernels.launch import array, launch_rows, parts_for
-from maquette.kernels.render_mesh_kernels import GREY, TEXTURE, VERTEX_COLORS, Camera, cover, shade
+from maquette.kernels.launch import array, start
+from maquette.kernels.pixels import over_pixels
+from maquette.kernels.rasterize import visible_faces
+from maquette.kernels.render_mesh_kernels import GREY, TEXTURE, VERTEX_COLORS, Camera, Surface, shade
+from maquette.kernels.texture import texture_levels
+from maquette.kernels.topology import topology
 from maquette.ops.camera_batch import CameraBatch, make_camera_batch
 from maquette.ops.cameras import look_at, orbit_to_position
 from maquette.ops.mesh import Mesh, bounding_box, vertex_normals
@@ -24,8 +28,10 @@ AMBIENT, DIFFUSE = 0.45, 0.55
 """Shares of the two terms of "lambert" shading."""
 UNPAINTED = 0.75
 """Grey of a mesh without colours."""
-SMALLEST_BAND = 16
-"""Rows of samples that are worth a job of their own on a CPU."""
+NEAREST = 1e-3
+"""Nothing nearer than this is seen, as a fraction of the distance of the farthest vertex."""
+MOST_SAMPLES = 2**21
+"""Views are drawn together up to so many samples."""
 
 
 def render_mesh(
@@ -51,11 +57,7 @@ def render_mesh(
     """
     if supersample < 1 or shading not in ("albedo", "lambert"):
         raise UserError(f"Cannot render with supersample={supersample}, shading={shading!r}.")
-    painted = _Painter(mesh)
-    views = [
-        painted.view(batch, index, shading, background, supersample) for index in range(batch.batch_size)
-    ]
-    return {name: torch.stack([view[name] for view in views]) for name in views[0]}
+    return _Painter(mesh).pictures(batch, shading, background, supersample)
 
 
 def turntable(
@@ -73,10 +75,10 @@ def turntable(
     `distance` is that of the camera to the middle; None keeps the whole mesh in the picture from every side.
     """
     azimuth = torch.arange(n_views) * (360.0 / n_views)
-    frames = []
-    for start in range(0, n_views, 8):
-        batch = orbit_batch(mesh, azimuth[start : start + 8], size, elevation_deg, distance, fovy_deg)
-        frames.append(render_mesh(mesh, batch, shading, background)["rgb"])
+    painted, frames = _Painter(mesh), []
+    for begin in range(0, n_views, 8):
+        batch = orbit_batch(mesh, azimuth[begin : begin + 8], size, elevation_deg, distance, fovy_deg)
+        frames.append(painted.pictures(batch, shading, background, supersample=2)["rgb"])
     return torch.cat(frames)
 
 
@@ -117,49 +119,94 @@ class _Painter:
     """A mesh as the kernels read it."""
 
     def __init__(self, mesh: Mesh) -> None:
+        self.faces = topology(mesh.faces, mesh.n_vertices, "vertices").faces
         self.vertices, self.normals = mesh.vertices.float(), vertex_normals(mesh).float()
-        self.faces = mesh.faces.int()
-        nothing = self.normals.new_zeros(1, 1, 3)
-        self.paint, self.colors = GREY, nothing[0]
-        self.texture, self.uvs, self.uv_faces = nothing, nothing[0, :, :2], self.faces
+        nothing = self.normals.new_zeros(1, 3)
+        if mesh.n_vertices == 0:
+            self.vertices, self.normals = nothing, nothing
+        self.surface, self.paint = _surface(self.faces, nothing), GREY
         texture = mesh.texture.get("base_color")
         if texture is not None and mesh.uvs is not None and mesh.uv_faces is not None:
-            self.paint, self.texture = TEXTURE, texture[..., :3].float().contiguous()
-            self.uvs, self.uv_faces = mesh.uvs.float(), mesh.uv_faces.int()
+            self.paint = TEXTURE
+            _put_texture(self.surface, texture, mesh.uvs, mesh.uv_faces)
         elif mesh.vertex_colors is not None:
-            self.paint, self.colors = VERTEX_COLORS, mesh.vertex_colors.float()
+            self.paint, self.surface.colors = VERTEX_COLORS, _held(mesh.vertex_colors.float(), wp.vec3)
 
-    def view(
+    def pictures(
         self,
         batch: CameraBatch,
-        index: int,
         shading: Shading,
         background: tuple[float, float, float],
         supersample: int,
-    ) -> dict[str, Float[Tensor, "H W C"]]:
-        """One picture, all channels."""
-        camera = _camera(batch, index, supersample)
-        camera.paint, camera.grey = self.paint, UNPAINTED
-        camera.ambient, camera.diffuse = (AMBIENT, DIFFUSE) if shading == "lambert" else (1.0, 0.0)
-        rotation, position = batch.c2w[index, :3, :3], batch.c2w[index, :3, 3]
-        points = array((self.vertices - position) @ rotation, wp.vec3)
-        depth, seen = self._cover(camera, points)
-        mean = self.vertices.new_empty(batch.height * batch.width, 8)
-        surface = [points, array(self.normals @ rotation, wp.vec3), array(self.faces, wp.vec3i)]
-        colors = [array(self.colors, wp.vec3), array(self.uvs, wp.vec2), array(self.uv_faces, wp.vec3i)]
-        args = [camera, depth, seen, *surface, *colors, array(self.texture, wp.vec3), array(mean)]
-        launch_rows(shade, len(mean), args, mean.device)
-        return _channels(mean.reshape(batch.height, batch.width, 8), background)
+    ) -> dict[str, Float[Tensor, "B H W C"]]:
+        """Pictures from all cameras, as many views at once as keep the samples few."""
+        samples = batch.height * batch.width * supersample**2
+        together = max(1, MOST_SAMPLES // samples)
+        means = torch.cat(
+            [
+                self._means(
+                    batch, range(first, min(first + together, batch.batch_size)), shading, supersample
+                )
+                for first in range(0, batch.batch_size, together)
+            ]
+        )
+        return _channels(means.reshape(-1, batch.height, batch.width, 8), background)
 
-    def _cover(self, camera: Any, points: Any) -> tuple[Any, Any]:
-        """Depth and face at each sample; infinity and -1 where there is nothing."""
-        shape, device = (camera.height, camera.width), self.vertices.device
-        depth = array(self.vertices.new_full(shape, torch.inf))
-        seen = array(self.faces.new_full(shape, -1))
-        bands = parts_for(camera.height, SMALLEST_BAND) if device.type == "cpu" else camera.height
-        args = [bands, camera, points, array(self.faces, wp.vec3i), depth, seen]
-        launch_rows(cover, bands, args, device, smallest=1)
-        return depth, seen
+    def _means(
+        self, batch: CameraBatch, views: range, shading: Shading, supersample: int
+    ) -> Float[Tensor, "B N 8"]:
+        """What `shade` gives for the pixels of some views."""
+        cameras = [_camera(batch, view, supersample) for view in views]
+        rotation = batch.c2w[views.start : views.stop, :3, :3].float()
+        position = batch.c2w[views.start : views.stop, None, :3, 3].float()
+        points, normals = (self.vertices - position) @ rotation, self.normals @ rotation
+        keys = visible_faces(_clip(cameras, points), self.faces, cameras[0].height, cameras[0].width)
+        means = points.new_empty(len(views), batch.height * batch.width, 8)
+        for index, camera in enumerate(cameras):
+            camera.paint, camera.grey = self.paint, UNPAINTED
+            camera.ambient, camera.diffuse = (AMBIENT, DIFFUSE) if shading == "lambert" else (1.0, 0.0)
+            self.surface.points = _held(points[index], wp.vec3)
+            self.surface.normals = _held(normals[index], wp.vec3)
+            args = [camera, self.surface, array(keys[index]), array(means[index])]
+            over_pixels(shade, means.shape[1], args, means.device)
+        return means
+
+
+def _surface(faces: Int[Tensor, "F 3"], nothing: Float[Tensor, "1 3"]) -> Any:
+    """A mesh for `shade`, without paint; where it is comes with each view."""
+    start()
+    surface = Surface()
+    surface.faces, surface.uv_faces = _held(faces, wp.vec3i), _held(faces, wp.vec3i)
+    surface.colors, surface.uvs = _held(nothing, wp.vec3), _held(nothing[:, :2], wp.vec2)
+    surface.texels = _held(nothing[None], wp.float32)
+    surface.levels = _held(faces.new_zeros(1, 3), wp.vec3i)
+    return surface
+
+
+def _put_texture(
+    surface: Any, texture: Float[Tensor, "h w C"], uvs: Float[Tensor, "U 2"], uv_faces: Int[Tensor, "F 3"]
+) -> None:
+    texels, levels = texture_levels(texture[None, ..., :3].float(), mipmaps=True)
+    surface.texels, surface.levels = _held(texels, wp.float32), _held(levels, wp.vec3i)
+    surface.uvs = _held(uvs.float(), wp.vec2)
+    surface.uv_faces = _held(topology(uv_faces, len(uvs), "texture coordinates").faces, wp.vec3i)
+
+
+def _held(tensor: Tensor, dtype: Any) -> Any:
+    """A tensor as a field of a struct, which keeps it alive."""
+    return wp.from_torch(tensor.detach().contiguous(), dtype=dtype, requires_grad=False)
+
+
+def _clip(cameras: list[Any], points: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 4"]:
+    """Points of the cameras' frames in clip space, the near planes before all that can be seen."""
+    x, y, depth = points[..., 0], -points[..., 1], -points[..., 2]
+    seen = torch.isfinite(depth) & (depth > 0)
+    farthest = torch.where(seen, depth, 0.0).amax(dim=1, keepdim=True)
+    nearest = torch.where(seen, depth, torch.inf).amin(dim=1, keepdim=True)
+    near = torch.maximum(0.5 * nearest, NEAREST * farthest)
+    scale_x = points.new_tensor([[2.0 * camera.focal / camera.width] for camera in cameras])
+    scale_y = points.new_tensor([[2.0 * camera.focal / camera.height] for camera in cameras])
+    return torch.stack([scale_x * x, scale_y * y, depth - 2.0 * near, depth], dim=-1)
 
 
 def _camera(batch: CameraBatch, index: int, supersample: int) -> Any:
@@ -175,8 +222,8 @@ def _camera(batch: CameraBatch, index: int, supersample: int) -> Any:
 
 
 def _channels(
-    mean: Float[Tensor, "H W 8"], background: tuple[float, float, float]
-) -> dict[str, Float[Tensor, "H W C"]]:
+    mean: Float[Tensor, "B H W 8"], background: tuple[float, float, float]
+) -> dict[str, Float[Tensor, "B H W C"]]:
     color, normal, distance, opacity = mean.split([3, 3, 1, 1], dim=-1)
     behind = mean.new_tensor(background)
     return {

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 import warp as wp
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -66,7 +66,7 @@ def texture(
     mipmaps = filter == "linear-mipmap-linear"
     if mipmaps and uv_jacobian is None:
         raise UserError("A texture with mipmaps needs uv_jacobian (see interpolate_jacobian).")
-    texels, levels = _levels(image.float(), mipmaps)
+    texels, levels = texture_levels(image.float(), mipmaps)
     slopes = uv.new_zeros(1, 4) if uv_jacobian is None else uv_jacobian.detach().reshape(-1, 4)
     out: Tensor = _Texture.apply(
         texels, uv.float(), slopes.float(), levels, BOUNDARIES[boundary], filter == "nearest"
@@ -74,20 +74,30 @@ def texture(
     return out
 
 
-def _levels(image: Tensor, mipmaps: bool) -> tuple[Float[Tensor, "N T C"], Tensor]:
+def texture_levels(
+    image: Float[Tensor, "N h w C"], mipmaps: bool
+) -> tuple[Float[Tensor, "N T C"], Int[Tensor, "L 3"]]:
     """All texels of an image and its smaller versions; first texel, height and width of each of them."""
     images = [image]
     while mipmaps and max(images[-1].shape[1:3]) > 1:
-        height, width = images[-1].shape[1:3]
-        planes = images[-1].permute(0, 3, 1, 2)
-        smaller = F.adaptive_avg_pool2d(planes, (max(1, height // 2), max(1, width // 2)))
-        images.append(smaller.permute(0, 2, 3, 1))
+        images.append(_halved(images[-1]))
     sizes, first = [], 0
     for one in images:
         sizes.append([first, one.shape[1], one.shape[2]])
         first += one.shape[1] * one.shape[2]
     texels = torch.cat([one.flatten(1, 2) for one in images], dim=1) if mipmaps else image.flatten(1, 2)
     return texels, torch.tensor(sizes, dtype=torch.int32, device=image.device)
+
+
+def _halved(image: Tensor) -> Tensor:
+    """The image with half as many rows and columns (rounded down, at least one), each texel a mean."""
+    height, width = image.shape[1:3]
+    if height % 2 == 0 and width % 2 == 0:
+        rows = image[:, 0::2] + image[:, 1::2]
+        return 0.25 * (rows[:, :, 0::2] + rows[:, :, 1::2])
+    planes = image.permute(0, 3, 1, 2)
+    smaller = F.adaptive_avg_pool2d(planes, (max(1, height // 2), max(1, width // 2)))
+    return smaller.permute(0, 2, 3, 1)
 
 
 class _Texture(Function):
