@@ -174,3 +174,19 @@ def test_stage_that_follows_begins_with_the_geometry_before_unless_told_otherwis
     assert Magic3D.following(config().system, path) == {"geometry_convert_from": str(path)}
     for key in ("weights", "geometry_convert_from"):
         assert Magic3D.following(config(f"system.{key}=other.ckpt").system, path) == {}
+
+
+def test_clouds_take_the_colors_that_the_material_made(finished: Path) -> None:
+    override = "system.geometry_convert_override"
+    words = (
+        "system.geometry_type=gaussian-splatting",
+        "system.geometry.init_num_pts=50",
+        "system.renderer_type=diff-gaussian-rasterizer",
+        f"{override}.isosurface_resolution=16",
+        f"{override}.isosurface_threshold=auto",
+    )
+    system = begun(finished, "system.geometry_convert_inherit_texture=true", *words)
+    origin = Origin.read(f"{finished}/ckpts/last.ckpt")
+    cloud = system.geometry.gaussians()
+    features = origin.geometry().export(cloud.means)["features"]
+    torch.testing.assert_close(cloud.colors, origin.material().export(features)["albedo"], atol=1e-4, rtol=0)

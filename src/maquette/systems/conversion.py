@@ -14,6 +14,7 @@ from maquette.core.errors import ConfigError, MissingFileError
 from maquette.core.log import get_logger
 from maquette.core.registry import find, registry
 from maquette.models.geometry.base import BaseGeometry
+from maquette.models.materials.base import BaseMaterial
 from maquette.training.weights import averaged_state, check_fits, latest, run_checkpoint
 
 log = get_logger(__name__)
@@ -70,6 +71,17 @@ class Origin:
         geometry.do_update_step(self.epoch, self.global_step, on_load_weights=True)
         return geometry.to(current_device())
 
+    def material(self) -> BaseMaterial | None:
+        """What gave the colors, as it was left; None where the run had none."""
+        name = self.system.get("material_type")
+        if not name:
+            return None
+        settings = {**(self.system.get("material") or {})}
+        settings.pop("weights", None)
+        material = find(name, "material")(settings)
+        load_part(material, self.weights_of("material"), self.path)
+        return material.to(current_device())
+
     def weights_of(self, part: str) -> dict[str, Tensor]:
         """The weights of one part of the system, by their names in it."""
         prefix = f"{part}."
@@ -91,7 +103,8 @@ def converted_geometry(
         origin: the run to begin with.
         geometry_type: registered name of the new geometry.
         geometry: its config.
-        inherit_texture: also take along what gives the features.
+        inherit_texture: also take along what gives the features; a geometry that keeps colors is told the
+            old material.
         override: changes to the config of the old geometry, its isosurface threshold, say.
 
     Raises:
@@ -110,7 +123,8 @@ def converted_geometry(
         origin.path,
         origin.global_step,
     )
-    return target.create_from(old, dict(geometry), copy_net=inherit_texture)
+    colors = {"material": origin.material()} if inherit_texture else {}
+    return target.create_from(old, dict(geometry), copy_net=inherit_texture, **colors)
 
 
 def take_along(origin: Origin, parts: Mapping[str, tuple[str, nn.Module]]) -> list[str]:
