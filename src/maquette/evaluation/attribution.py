@@ -1,8 +1,8 @@
 """Which word of a prompt made which part of an asset: cross-attention of its views, brought back onto it.
 
 Each view of the asset is noised to several levels and shown to the diffusion model with the prompt in the
-words of that view; places of the picture that look at the tokens of the word are where the model sees it (Tang
-et al. 2022, DAAM). A vertex gets the mean over the views that see it.
+words of that view; places of the picture that look at the tokens of the word are where the model sees it
+(Tang et al. 2022, DAAM). A vertex gets the mean over the views that see it.
 """
 
 from __future__ import annotations
