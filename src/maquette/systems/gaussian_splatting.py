@@ -15,7 +15,7 @@ from maquette.systems.dreamfusion import DreamFusion
 from maquette.training.ema import EMA
 from maquette.training.optimizers import parse_optimizer, parse_scheduler, plain
 
-COLORS = "gaussian-diffuse-with-point-light-material"
+UNLIT = "no-material"
 """The material that exports the colours of Gaussians as they are."""
 DEFAULT_OPTIMIZER = {"name": "Adam", "args": {"lr": 0.001, "eps": 1e-15}}
 CLOUD_LOSSES: Mapping[str, Callable[[Gaussians], Tensor]] = {
@@ -59,7 +59,7 @@ class GaussianSplattingSystem(DreamFusion):
     def build(self, part: str, **parts: Any) -> Any:
         """As everywhere; but what is exported are the colours of the Gaussians, unchanged by any light."""
         if part == "exporter":
-            parts["material"] = find(COLORS, "material")()
+            parts["material"] = find(UNLIT, "material")()
         return super().build(part, **parts)
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:

@@ -5,11 +5,11 @@ from maquette.core.errors import ConfigError
 from maquette.models.exporters.gaussian_mesh import GaussianMeshExporter
 from maquette.models.geometry.gaussian_splatting import GaussianSplatting
 from maquette.models.geometry.implicit_volume import ImplicitVolume
-from maquette.models.materials.gaussian_diffuse import GaussianDiffuseWithPointLightMaterial
+from maquette.models.materials.no_material import NoMaterial
 from maquette.ops.gaussians import Gaussians, colors_to_sh
 from maquette.ops.mesh import bounding_box
 
-MATERIAL = GaussianDiffuseWithPointLightMaterial()
+MATERIAL = NoMaterial()
 
 
 @pytest.fixture(scope="module")

@@ -107,6 +107,7 @@ def test_rates_follow_their_schedules_in_the_logarithm() -> None:
     [
         ({"strategy": "magic"}, "strategy"),
         ({"sh_degree": 4}, "sh_degree"),
+        ({"n_feature_dims": 8}, "n_feature_dims"),
         ({"opacity_init": 1.0}, "opacity_init"),
         ({"pc_init_radius": 0.0}, "pc_init_radius"),
         ({"init_num_pts": 0}, "init_num_pts"),
@@ -232,7 +233,8 @@ def test_field_gives_density_color_and_normal() -> None:
     out = made(points, output_normal=True)
     assert out.density.shape == (1, 2, 1) and torch.equal(made.forward_density(points), out.density)
     torch.testing.assert_close(out.normal[0], torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
-    torch.testing.assert_close(made.export(points)["features"][0, 0], torch.tensor([0.8, 0.2, 0.4]))
+    shown = torch.sigmoid(made.export(points)["features"][0, 0])
+    torch.testing.assert_close(shown, torch.tensor([0.8, 0.2, 0.4]))
 
 
 def test_field_follows_the_parameters() -> None:

@@ -1,6 +1,5 @@
 """3D Gaussian splatting (Kerbl et al. 2023) as a geometry: a cloud of Gaussians that is optimised."""
 
-import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,20 +7,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from maquette.core.errors import ConfigError, RunFailed
+from maquette.core.errors import ConfigError
 from maquette.core.random import StepRandom
 from maquette.core.registry import register
 from maquette.core.schedule import Schedule
 from maquette.models.geometry.base import BaseGeometry, BaseImplicitGeometry, GeometryOutput
+from maquette.models.geometry.density_field import DensityField
 from maquette.models.geometry.gaussian_densify import Densification
 from maquette.models.geometry.gaussian_field import GaussianField
 from maquette.models.geometry.gaussian_init import ball, from_file, from_geometry
 from maquette.models.geometry.gaussian_mcmc import MarkovChain
 from maquette.models.geometry.gaussian_rows import NORMALS, GaussianRows, Rows, activated
 from maquette.ops.gaussians import Gaussians
-from maquette.ops.volume import visible_level
-
-log = logging.getLogger(__name__)
 
 STRATEGIES = {"default": Densification, "mcmc": MarkovChain}
 RATES = {
@@ -37,12 +34,12 @@ RATES = {
 REST_RATE = 1 / 20
 """Colours that depend on the direction learn slower by this."""
 INTERVALS = ("densification_interval", "prune_interval", "opacity_reset_interval", "init_num_pts", "max_num")
-FAINT = 0.05
-"""Below this largest opacity along any axis a cloud counts as empty."""
+COLOR_MARGIN = 0.002
+"""Colours are kept so far from 0 and 1 when they become logits."""
 
 
 @register("gaussian-splatting")
-class GaussianSplatting(GaussianRows, BaseImplicitGeometry):
+class GaussianSplatting(GaussianRows, DensityField):
     """N Gaussians with position, rotation, scales, opacity and colour; N changes while they are optimised.
 
     They begin as a ball, or as what `geometry_convert_from` names. Their system tells them what the screen
@@ -116,6 +113,8 @@ class GaussianSplatting(GaussianRows, BaseImplicitGeometry):
         """Opacity at the beginning."""
         shap_e_guidance_config: dict[str, Any] = field(default_factory=dict)
         """Read from older recipes and ignored: no such model is here."""
+        n_feature_dims: int = 3
+        """Features that the field gives: the logits of the colour, always three."""
         strategy: str = "default"
         """How the number changes: default (clone, split, prune), or mcmc (relocate, grow, noise)."""
         mcmc_noise_lr: float = 5e5
@@ -133,6 +132,8 @@ class GaussianSplatting(GaussianRows, BaseImplicitGeometry):
             super().__post_init__()
             if self.strategy not in STRATEGIES:
                 _refuse("strategy", self.strategy, f"one of: {', '.join(STRATEGIES)}")
+            if self.n_feature_dims != 3:
+                _refuse("n_feature_dims", self.n_feature_dims, "3")
             if not 0 <= self.sh_degree <= 3:
                 _refuse("sh_degree", self.sh_degree, "0, 1, 2 or 3")
             if not 0.0 < self.opacity_init < 1.0:
@@ -236,9 +237,10 @@ class GaussianSplatting(GaussianRows, BaseImplicitGeometry):
     # the field ----------------------------------------------------------------------------------------------
 
     def forward(self, points: Float[Tensor, "*N 3"], output_normal: bool = False) -> GeometryOutput:
-        """Density, colours (as features, in [0, 1]) and normals at world points, without gradients.
+        """Density, features and normals at world points, without gradients.
 
-        All blurred by `isosurface_blur`, as a mesh of that resolution can show them.
+        All blurred by `isosurface_blur`, as a mesh of that resolution can show them. Features are the logits
+        of the colours, so that the sigmoid of the usual materials shows these.
         """
         with torch.no_grad():
             found = self.as_field().at(points.reshape(-1, 3), output_normal)
@@ -246,7 +248,7 @@ class GaussianSplatting(GaussianRows, BaseImplicitGeometry):
         normal = None if found.normals is None else found.normals.reshape(*shape, 3)
         return GeometryOutput(
             density=found.density.reshape(*shape, 1),
-            features=found.colors.reshape(*shape, 3),
+            features=torch.logit(found.colors, eps=COLOR_MARGIN).reshape(*shape, 3),
             normal=normal,
             shading_normal=normal,
         )
@@ -255,27 +257,8 @@ class GaussianSplatting(GaussianRows, BaseImplicitGeometry):
         """Density at world points, per world unit."""
         return self.as_field().density_at(points.reshape(-1, 3)).reshape(*points.shape[:-1], 1)
 
-    def forward_field(self, points: Float[Tensor, "*N 3"]) -> tuple[Tensor, Tensor | None]:
-        """The density; grid nodes do not move."""
-        return self.forward_density(points), None
-
-    def forward_level(self, field: Float[Tensor, "*N"], threshold: float) -> Float[Tensor, "*N"]:
-        """Threshold minus density."""
-        return threshold - field
-
-    def auto_threshold(self, field: Float[Tensor, "X Y Z"], box: Float[Tensor, "2 3"]) -> float:
-        """The density at the surface that a picture shows (`ops.volume.visible_level`)."""
-        level, opacity = visible_level(field, float((box[1] - box[0]).max()) / (len(field) - 1))
-        if not opacity >= FAINT:
-            raise RunFailed(
-                "The asset is empty: none of its Gaussians is visible.",
-                [f"Gaussians: {self.n}", f"largest opacity along an axis: {opacity:.3g}"],
-                "train longer, or lower system.loss.lambda_opacity and system.loss.lambda_sparsity",
-            )
-        return level
-
     def export(self, points: Float[Tensor, "*N 3"], **kwargs: Any) -> dict[str, Tensor]:
-        """Colours of the Gaussians around surface points, as features in [0, 1]."""
+        """Logits of the colours of the Gaussians around surface points."""
         return {"features": self(points)["features"]}
 
     @torch.no_grad()
