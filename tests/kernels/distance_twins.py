@@ -11,8 +11,9 @@ PAIRS = 2**22
 
 def nearest(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Squared distance to the nearest point of `b`, and its index."""
-    parts = [(part[:, None] - b).square().sum(-1).min(1) for part in chunks(a, len(b))]
-    return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
+    with torch.no_grad():
+        index = torch.cat([(part[:, None] - b).square().sum(-1).argmin(1) for part in chunks(a, len(b))])
+    return (a - b[index]).square().sum(-1), index
 
 
 def chamfer(a: Tensor, b: Tensor) -> Tensor:
@@ -22,8 +23,11 @@ def chamfer(a: Tensor, b: Tensor) -> Tensor:
 
 def mesh_distance(points: Tensor, vertices: Tensor, faces: Tensor) -> Tensor:
     """Distance to the nearest triangle: to its plane where that falls inside, else to an edge."""
-    corners = vertices[faces]
-    return torch.cat([_to_triangles(part, corners).amin(1) for part in chunks(points, 4 * len(faces))])
+    with torch.no_grad():
+        corners = vertices[faces]
+        parts = chunks(points, 8 * len(faces))
+        face = torch.cat([_to_triangles(part, corners[None]).argmin(1) for part in parts])
+    return _to_triangles(points, vertices[faces[face]][:, None])[:, 0]
 
 
 def winding_number(points: Tensor, vertices: Tensor, faces: Tensor) -> Tensor:
@@ -53,18 +57,19 @@ def forward_backward(function: Callable[[], Tensor], inputs: list[Tensor]) -> Ca
 
 
 def _to_triangles(points: Tensor, corners: Tensor) -> Tensor:
-    """(N, F) distances."""
-    a, b, c = corners.unbind(1)
+    """(N, F) distances of points (N, 3) to triangles (1 or N, F, 3, 3)."""
+    points = points[:, None]
+    a, b, c = corners.unbind(-2)
     normal = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a, dim=-1), dim=-1)
-    height = ((points[:, None] - a) * normal).sum(-1)
-    foot = points[:, None] - height[..., None] * normal
+    height = ((points - a) * normal).sum(-1)
+    foot = points - height[..., None] * normal
     within = torch.ones_like(height, dtype=torch.bool)
     edges = torch.full_like(height, torch.inf)
     for p, q in ((a, b), (b, c), (c, a)):
         side = torch.linalg.cross((q - p).expand_as(foot), foot - p, dim=-1)
         within &= (side * normal).sum(-1) >= 0
-        along = (((points[:, None] - p) * (q - p)).sum(-1) / (q - p).square().sum(-1)).clamp(0.0, 1.0)
-        edges = torch.minimum(edges, (points[:, None] - p - along[..., None] * (q - p)).norm(dim=-1))
+        along = (((points - p) * (q - p)).sum(-1) / (q - p).square().sum(-1)).clamp(0.0, 1.0)
+        edges = torch.minimum(edges, (points - p - along[..., None] * (q - p)).norm(dim=-1))
     return torch.where(within, height.abs(), edges)
 
 

@@ -65,7 +65,7 @@ class NeuSVolumeRenderer(VolumeRenderer):
         use_volsdf: bool = False
         """The rule of VolSDF instead of that of NeuS; it can do without normals."""
         return_sdf_grad: bool = True
-        """Give `sdf_grad` and `normal` of the samples in training (with VolSDF's rule; NeuS's always does)."""
+        """Give `sdf_grad` and `normal` of the samples in training; NeuS's rule always does."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
