@@ -48,7 +48,10 @@ def test_start_loads_nothing_heavy(code):
     assert seconds < 1.0  # importing torch takes longer
 
 
-@pytest.mark.parametrize("command", ["generate", "launch", "show", "doctor"])
+COMMANDS = ["generate", "launch", "show", "doctor", "convert", "render", "compare", "mesh-from-points"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_loads_no_torch(command):
     loaded, _ = modules_after(HELP.format(arguments=f"'{command}', '--help'"))
     assert loaded.isdisjoint({"torch", "lightning", "diffusers", "transformers", "warp"})

@@ -98,10 +98,19 @@ def surface_of_splats(path: Path, gaussians: Gaussians, resolution: int) -> Mesh
 
 
 def splats_of(path: Path, n: int) -> Gaussians:
-    """`n` Gaussians on the surface of a mesh, or at the points of a cloud."""
-    cfg = {"geometry_convert_from": str(path), "init_num_pts": n, "max_num": n, "color_clip": 0.0}
+    """`n` Gaussians on the surface of a mesh, or at the points of a cloud: nearly opaque, and half as wide as
+    training would begin with, which could make them whatever it needs.
+    """
+    cfg = {
+        "geometry_convert_from": str(path),
+        "init_num_pts": n,
+        "max_num": n,
+        "color_clip": 0.0,
+        "opacity_init": 0.9,
+    }
     with torch.no_grad():
-        return GaussianSplatting(cfg).gaussians().detach()
+        cloud = GaussianSplatting(cfg).gaussians().detach()
+    return cloud.replace(scales=0.5 * cloud.scales)
 
 
 def _nearest(before: MeshDistance, points: Float[Tensor, "N 3"]) -> tuple[Tensor, Tensor]:

@@ -88,7 +88,7 @@ def _as_gaussians(cloud: PointCloud) -> Gaussians:
     return Gaussians(
         means=cloud.points,
         rotations=torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(n, 4),
-        scales=(0.5 * size).clamp(min=1e-6)[:, None].expand(n, 3),
+        scales=(0.7 * size).clamp(min=1e-6)[:, None].expand(n, 3),
         opacities=torch.full((n,), POINT_OPACITY),
         sh=colors_to_sh(colors)[:, None],
     )

@@ -9,7 +9,7 @@ import torch
 
 from maquette.core.errors import ConfigError, UserError
 from maquette.kernels.nearest import chamfer, f_score
-from maquette.ops.mesh import Mesh, volume
+from maquette.ops.mesh import Mesh, bounding_box, volume
 from maquette.ops.point_cloud import PointCloud, sample_surface
 
 TOLERANCE = 0.01
@@ -68,7 +68,7 @@ def compare_shapes(
     if n < 1:
         raise ConfigError("points", n, "an integer >= 1")
     first, second = _points(a, n, seed), _points(b, n, seed)
-    boxes = _box(first), _box(second)
+    boxes = _box(a), _box(b)
     diagonal = float(torch.tensor(boxes[0][1]).sub(torch.tensor(boxes[0][0])).norm())
     limit = TOLERANCE * diagonal if tolerance is None else tolerance
     if tolerance is not None and not tolerance > 0:
@@ -102,5 +102,9 @@ def _volume(shape: Mesh | PointCloud) -> float | None:
     return float(volume(shape)) if isinstance(shape, Mesh) else None
 
 
-def _box(points: torch.Tensor) -> Box:
-    return tuple(points.amin(dim=0).tolist()), tuple(points.amax(dim=0).tolist())
+def _box(shape: Mesh | PointCloud) -> Box:
+    if isinstance(shape, Mesh):
+        low, high = bounding_box(shape)
+    else:
+        low, high = shape.points.amin(dim=0), shape.points.amax(dim=0)
+    return tuple(low.tolist()), tuple(high.tolist())
