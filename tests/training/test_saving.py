@@ -140,6 +140,14 @@ def test_mesh_from_arrays_and_obj_with_material(saver: SaverMixin) -> None:
     assert len(plain) == 1 and "vt " not in plain[0].read_text()
 
 
+def test_report_lies_beside_every_mesh(saver: SaverMixin) -> None:
+    mesh = tetrahedron()
+    for name, save in (("a.ply", saver.save_mesh), ("b.stl", saver.save_mesh), ("c.obj", saver.save_obj)):
+        save(name, mesh)
+        report = json.loads((saver.get_save_dir() / f"{name[0]}.report.json").read_text())
+        assert report["file"] == name and report["faces"] == 4
+
+
 def test_file_is_copied(saver: SaverMixin, tmp_path: Path) -> None:
     (tmp_path / "source.txt").write_text("hello")
     assert saver.save_file("deep/copy.txt", tmp_path / "source.txt").read_text() == "hello"

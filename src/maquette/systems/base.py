@@ -204,7 +204,7 @@ class BaseLift3DSystem(BaseSystem):
             self.exported += saved if isinstance(saved, list) else [saved]
 
     def finish(self, folder: Path) -> list[Path]:
-        """The asset as ``mesh.glb``, ``turntable.mp4`` and ``preview.png``, rendered from the file itself."""
+        """The asset as ``mesh.glb`` with its report, ``turntable.mp4`` and ``preview.png``."""
         return Showcase(OmegaConf.to_object(self.cfg.showcase)).make(self.exported, folder)
 
     @classmethod

@@ -10,6 +10,7 @@ import torch
 from maquette.core.errors import ConfigError
 from maquette.io.images import write_image
 from maquette.io.mesh import MESH_SUFFIXES, read_mesh, write_glb
+from maquette.io.mesh_report import write_report
 from maquette.io.video import write_video
 from maquette.io.writing import whole_file
 from maquette.kernels.render_mesh import orbit_batch, render_mesh, turntable
@@ -51,13 +52,13 @@ class ShowcaseConfig:
 
 
 class Showcase:
-    """Makes ``mesh.glb``, ``turntable.mp4`` and ``preview.png`` from exported files."""
+    """Makes ``mesh.glb`` with its report, ``turntable.mp4`` and ``preview.png`` from exported files."""
 
     def __init__(self, cfg: ShowcaseConfig) -> None:
         self.cfg = cfg
 
     def make(self, exported: Sequence[Path], folder: Path) -> list[Path]:
-        """The three files, in ``folder``; none where no mesh was exported."""
+        """The files, in ``folder``; none where no mesh was exported."""
         source = next((path for path in exported if path.suffix in MESH_SUFFIXES), None)
         if source is None:
             return []
@@ -67,6 +68,7 @@ class Showcase:
             asset,
             self.turntable(mesh, folder / "turntable.mp4"),
             self.preview(mesh, folder / "preview.png"),
+            write_report(mesh, asset),
         ]
 
     def turntable(self, mesh: Mesh, path: Path) -> Path:

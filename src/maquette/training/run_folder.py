@@ -20,7 +20,7 @@ CODE_SUFFIXES = (".py", ".yaml", ".toml")
 CONTENT = (
     "stages", "ckpts", "configs", "code", "tb_logs", "csv_logs", "save", "cmd.txt", "config.yaml", "run.json",
     "run-validate.json", "run-test.json", "run-export.json",
-    "error.log", "mesh.glb", "turntable.mp4", "preview.png",
+    "error.log", "mesh.glb", "turntable.mp4", "preview.png", "mesh.report.json",
 )  # fmt: skip
 """Everything a run writes at the top of its folder."""
 

@@ -17,7 +17,8 @@ from maquette.core.optional import require
 from maquette.core.paths import atomic_path
 from maquette.io.data import write_json, write_npy, write_npz
 from maquette.io.images import read_image
-from maquette.io.mesh import write_mesh, write_obj
+from maquette.io.mesh import read_mesh, write_mesh, write_obj
+from maquette.io.mesh_report import write_report
 from maquette.io.splats import write_splats
 from maquette.io.video import write_video
 from maquette.ops.gaussians import Gaussians
@@ -157,8 +158,10 @@ class SaverMixin(PictureSaver):
     ) -> Path:
         """A mesh in the format that the suffix names; either a :class:`Mesh`, or positions and faces.
 
+        A report of what was written lies beside it, as ``NAME.report.json``.
+
         Args:
-            filename: .glb, .obj, .ply or .stl.
+            filename: .glb, .obj, .ply, .stl, .usd, .usda, .usdc or .usdz.
             v_pos: the mesh, or its vertices (V, 3), world frame.
             t_pos_idx: faces (F, 3), unless a mesh is given.
             options: of the format, see :func:`maquette.io.mesh.write_mesh`.
@@ -170,7 +173,10 @@ class SaverMixin(PictureSaver):
             vertices = torch.as_tensor(np.asarray(self.convert_data(v_pos)), dtype=torch.float32)
             faces = torch.as_tensor(np.asarray(self.convert_data(t_pos_idx)), dtype=torch.int64)
             mesh = Mesh(vertices, faces, **attributes)
-        return write_mesh(mesh, self.get_save_path(filename), **(options or {}))[0]
+        path = write_mesh(mesh, self.get_save_path(filename), **(options or {}))[0]
+        # an STL is closed before it is written, where that is asked for
+        write_report(read_mesh(path) if path.suffix == ".stl" else mesh, path)
+        return path
 
     def save_obj(
         self,
@@ -186,7 +192,10 @@ class SaverMixin(PictureSaver):
         map_Pr: Tensor | None = None,
         map_format: str = "jpg",
     ) -> list[Path]:
-        """An OBJ, with its material library and textures if ``save_mat``; all files, the OBJ first."""
+        """An OBJ, with its material library and textures if ``save_mat``; all files, the OBJ first.
+
+        A report of the mesh lies beside them, as ``NAME.report.json``.
+        """
         texture = texture_maps(mesh, map_Kd, map_Bump, map_Pm, map_Pr) if save_mat else {}
         written = mesh.replace(
             texture=texture,
@@ -194,13 +203,15 @@ class SaverMixin(PictureSaver):
             uv_faces=mesh.uv_faces if save_uv or save_mat else None,
             vertex_colors=mesh.vertex_colors if save_vertex_color else None,
         )
-        return write_obj(
+        files = write_obj(
             written,
             self.get_save_path(filename),
             material=save_mat,
             normals=save_normal,
             texture_format=map_format,
         )
+        write_report(written, files[0])
+        return files
 
     def save_splats(self, filename: str | Path, gaussians: Gaussians) -> Path:
         """A cloud of Gaussians as ``.ply``, see :func:`maquette.io.splats.write_splats`."""
