@@ -9,6 +9,7 @@ from maquette.io.mesh import write_mesh
 from maquette.io.ply import write_points
 from maquette.io.splats import write_splats
 from maquette.models.geometry.base import BaseGeometry
+from maquette.models.geometry.gaussian_init import widths
 from maquette.models.geometry.gaussian_splatting import GaussianSplatting
 from maquette.models.materials.no_material import NoMaterial
 from maquette.models.networks.init import init_parameters
@@ -133,6 +134,14 @@ def test_begins_with_points(tmp_path: Path) -> None:
     assert torch.equal(gaussians.means, cloud.points)
     torch.testing.assert_close(gaussians.colors, cloud.colors, rtol=0.0, atol=1 / 500)
     torch.testing.assert_close(gaussians.opacities, torch.full((30,), 0.1))
+
+
+def test_widths_of_many_points_are_about_the_spacing(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = torch.rand(2000, 3) * torch.tensor([1.0, 1.0, 0.01])
+    exact = widths(points)
+    monkeypatch.setattr("maquette.models.geometry.gaussian_init.MOST_EXACT", 1000)
+    ratio = widths(points) / exact
+    assert 1.0 < ratio.median() < 1.5 and ratio.min() > 0.999, "others are at least as far as the nearest"
 
 
 def test_begins_with_splats_or_their_points_alone(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from maquette.core.random import StepRandom
 from maquette.io.mesh import read_mesh
 from maquette.io.ply import ply_kind, read_points
 from maquette.io.splats import read_splats
+from maquette.kernels.nearest import nearest
 from maquette.models.geometry.base import BaseGeometry
 from maquette.models.geometry.gaussian_rows import PARAMETERS, activated
 from maquette.ops.gaussians import Gaussians, colors_to_sh, spacing
@@ -22,6 +23,9 @@ from maquette.ops.point_cloud import PointCloud, sample_surface
 
 GREY_SPREAD = 1 / 255
 """Coefficients of the initial ball's colours are uniform in [0, this)."""
+MOST_EXACT = 2**14
+"""Points up to which all pairs are looked at."""
+QUARTERS = 4
 KEY = "system.geometry.geometry_convert_from"
 ELSEWHERE = ("shap-e:", "lrm:")
 """Beginnings that other programs make."""
@@ -46,10 +50,26 @@ def around_points(points: Float[Tensor, "N 3"], opacity: float) -> Gaussians:
     return Gaussians(
         means=points,
         rotations=points.new_tensor([1.0, 0.0, 0.0, 0.0]).repeat(n, 1),
-        scales=spacing(points)[:, None].repeat(1, 3),
+        scales=widths(points)[:, None].repeat(1, 3),
         opacities=points.new_full((n,), opacity),
         sh=points.new_zeros(n, 1, 3),
     )
+
+
+def widths(points: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:
+    """Distance from each point to its neighbours: `spacing`, or for many points an estimate of it.
+
+    The estimate is the root of the mean squared distance to the nearest point in each of the three quarters
+    of the cloud that the point itself is not in.
+    """
+    if len(points) <= MOST_EXACT:
+        return spacing(points)
+    quarter = torch.arange(len(points), device=points.device) % QUARTERS
+    squared = torch.zeros_like(points[:, 0])
+    for one in range(QUARTERS):
+        other = (quarter != one).nonzero()[:, 0]
+        squared[other] += nearest(points[other], points[quarter == one])[0] / (QUARTERS - 1)
+    return squared.clamp(min=1e-7).sqrt()
 
 
 def from_cloud(cloud: PointCloud, opacity: float, degree: int) -> Gaussians:
