@@ -21,35 +21,47 @@ def cases(repeats_scale: float) -> list[Case]:
 
 
 def weights(rays: int, rule: str) -> Case:
-    """Twin: the papers' formulas on rays of equal length, through cumulative products."""
+    """From distances to colors, opacity and depth of rays that have 1 to 64 samples, as after an occupancy
+    grid. Twin: the papers' formulas on rays padded to the longest, through cumulative products.
+    """
     torch.manual_seed(0)
-    edges = torch.linspace(0.5, 1.5, SAMPLES + 1).expand(rays, -1)
-    delta = edges[:, 1:] - edges[:, :-1]
-    sdf = (1.0 - edges[:, 1:] + 0.05 * torch.randn(rays, SAMPLES)).requires_grad_()
-    cosine = (torch.rand(rays, SAMPLES) * 2.0 - 1.0).requires_grad_()
+    counts = torch.randint(1, SAMPLES + 1, (rays,))
+    packed, ray = pack_counts(counts), torch.arange(rays).repeat_interleave(counts)
+    place = torch.arange(len(ray)) - packed[:, 0].long()[ray]
+    starts = 0.5 + place / SAMPLES
+    ends = starts + 1.0 / SAMPLES
+    sdf = (1.0 - ends + 0.05 * torch.randn(len(ray))).requires_grad_()
+    cosine = (torch.rand(len(ray)) * 2.0 - 1.0).requires_grad_()
+    values = torch.rand(len(ray), 3).requires_grad_()
     sharpness = torch.tensor(60.0, requires_grad=True)
-    starts, ends = edges[:, :-1].reshape(-1), edges[:, 1:].reshape(-1)
-    packed = pack_counts(torch.full((rays,), SAMPLES))
-    values = torch.zeros(rays * SAMPLES, 1)
-    inputs = [sdf, cosine, sharpness] if rule == "NeuS" else [sdf, sharpness]
-
-    def density() -> Tensor:
-        if rule == "VolSDF":
-            return volsdf_density(sdf, sharpness)
-        return neus_thickness(sdf, annealed_cosine(cosine, 0.5), delta, sharpness) / delta
+    inputs = [sdf, values, sharpness] + [cosine] * (rule == "NeuS")
 
     def ours() -> None:
-        found = composite(density().reshape(-1), values, starts, ends, packed, 0.0)[3]
-        torch.autograd.grad(found.square().sum(), inputs)
+        delta = ends - starts
+        if rule == "NeuS":
+            density = neus_thickness(sdf, annealed_cosine(cosine, 0.5), delta, sharpness) / delta
+        else:
+            density = volsdf_density(sdf, sharpness)
+        rgb, opacity, depth, _ = composite(density, values, starts, ends, packed, 0.0)
+        torch.autograd.grad(rgb.sum() + opacity.sum() + depth.sum(), inputs)
+
+    def padded(one: Tensor) -> Tensor:
+        empty = one.new_full((rays * SAMPLES,), 10.0)
+        return empty.index_copy(0, ray * SAMPLES + place, one).view(rays, SAMPLES)
 
     def theirs() -> None:
-        if rule == "VolSDF":
-            found = volsdf_weights(sdf, delta, sharpness)
+        delta = padded(ends - starts)
+        if rule == "NeuS":
+            found = neus_weights(padded(sdf), padded(cosine), delta, sharpness, 0.5)
         else:
-            found = neus_weights(sdf, cosine, delta, sharpness, 0.5)
-        torch.autograd.grad(found.square().sum(), inputs)
+            found = volsdf_weights(padded(sdf), delta, sharpness)
+        weight = found.view(-1)[ray * SAMPLES + place]
+        rgb = torch.zeros(rays, 3).index_add(0, ray, weight[:, None] * values)
+        opacity = torch.zeros(rays).index_add(0, ray, weight)
+        depth = torch.zeros(rays).index_add(0, ray, weight * 0.5 * (starts + ends))
+        torch.autograd.grad(rgb.sum() + opacity.sum() + depth.sum(), inputs)
 
-    return Case(name=f"weights by {rule}", pairs=rays * SAMPLES, kernel=ours, twin=theirs)
+    return Case(name=f"{rule}: distances to colors", pairs=len(ray), kernel=ours, twin=theirs)
 
 
 def proposal(rays: int) -> Case:
