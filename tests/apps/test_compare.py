@@ -95,3 +95,12 @@ def test_a_scan_becomes_a_closed_mesh(ball, tmp_path, capsys):
     assert "1 pieces, closed" in capsys.readouterr().out
     mesh = read_mesh(tmp_path / "a.stl")
     assert is_watertight(mesh) and float(volume(mesh)) == pytest.approx(float(volume(long)), rel=0.05)
+
+
+def test_the_doctor_names_what_open3d_lacks(monkeypatch):
+    from maquette.apps.doctor import _libraries_of_open3d
+    from maquette.io import reconstruct
+
+    monkeypatch.setattr(reconstruct, "missing_libraries", lambda: {"libGL.so.1": "libgl1"})
+    assert _libraries_of_open3d(True) == {"open3d lacks": "apt-get install libgl1"}
+    assert _libraries_of_open3d(False) == {}

@@ -9,7 +9,7 @@ import trimesh
 from maquette.core.errors import ConfigError, MissingBackendError, UserError
 from maquette.core.optional import require
 from maquette.io import reconstruct
-from maquette.io.reconstruct import METHODS, SYSTEM_LIBRARIES, surface_of_points
+from maquette.io.reconstruct import METHODS, missing_libraries, surface_of_points
 from maquette.ops.mesh import Mesh, volume
 from maquette.ops.mesh_health import mesh_report
 from maquette.ops.point_cloud import PointCloud, sample_surface
@@ -81,10 +81,19 @@ def test_a_missing_system_library_is_named_with_its_packages(cloud, monkeypatch)
         raise ImportError("libusb-1.0.so.0: cannot open shared object file: No such file or directory")
 
     monkeypatch.setattr(importlib, "import_module", broken)
+
+    def absent(name: str) -> None:
+        if "usb" in name or "EGL" in name:
+            raise OSError(name)
+
     monkeypatch.setattr(reconstruct, "find_spec", lambda name: object())
+    monkeypatch.setattr(reconstruct.ctypes, "CDLL", absent)
+    monkeypatch.setattr(reconstruct.sys, "platform", "linux")
     with pytest.raises(UserError, match=r"libusb-1\.0\.so\.0") as err:
         surface_of_points(cloud)
-    assert f"apt-get install {SYSTEM_LIBRARIES}" in str(err.value)
+    assert "apt-get install libusb-1.0-0 libegl1" in str(err.value)
+    monkeypatch.setattr(reconstruct.sys, "platform", "darwin")
+    assert missing_libraries() == {}
 
 
 def test_an_absent_package_names_the_extra(cloud, monkeypatch):

@@ -52,7 +52,16 @@ def _ways() -> dict[str, str]:
         else "not in this installation",
         "cache": f"{cache_dir()} ({disk.free / 2**30:.0f} GB free)",
         "not installed": ", ".join(missing) or "nothing",
+        **_libraries_of_open3d("open3d" not in " ".join(missing)),
     }
+
+
+def _libraries_of_open3d(installed: bool) -> dict[str, str]:
+    """A row for what its loader would not find."""
+    from maquette.io.reconstruct import missing_libraries
+
+    missing = missing_libraries() if installed else {}
+    return {"open3d lacks": f"apt-get install {' '.join(missing.values())}"} if missing else {}
 
 
 def _megabytes(folder: Any) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,8 +22,15 @@ from maquette.ops.mesh import (
 from maquette.ops.point_cloud import PointCloud
 
 METHODS = ("poisson", "ball-pivoting")
-SYSTEM_LIBRARIES = "libusb-1.0-0 libgl1 libegl1 libx11-6 libudev1 libidn2-0"
-"""What open3d's library is linked with and a bare Debian lacks, by the names of its packages."""
+SYSTEM_LIBRARIES = {
+    "libusb-1.0.so.0": "libusb-1.0-0",
+    "libGL.so.1": "libgl1",
+    "libEGL.so.1": "libegl1",
+    "libX11.so.6": "libx11-6",
+    "libudev.so.1": "libudev1",
+    "libidn2.so.0": "libidn2-0",
+}
+"""What open3d is linked with and does not bring along, and the packages of Debian and Ubuntu that have it."""
 
 FEWEST = 20
 """Points below which no surface is looked for."""
@@ -74,12 +83,23 @@ def open3d() -> Any:
     except MissingBackendError as err:
         if find_spec("open3d") is None:
             raise
-        reason = str(err.__cause__).splitlines()[0]
+        packages = " ".join(missing_libraries().values())
         raise UserError(
-            "open3d is installed, but a library of the system that it needs is not.",
-            [reason],
-            hint=f"on Debian and Ubuntu: apt-get install {SYSTEM_LIBRARIES}",
+            "open3d is installed, but something of the system that it needs is not.",
+            [str(err.__cause__).splitlines()[0]],
+            hint=f"on Debian and Ubuntu: apt-get install {packages}" if packages else None,
         ) from err
+
+
+def missing_libraries() -> dict[str, str]:
+    """Those of `SYSTEM_LIBRARIES` that cannot be loaded here, with their packages; none outside of Linux."""
+    missing = {}
+    for name, package in SYSTEM_LIBRARIES.items() if sys.platform == "linux" else ():
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            missing[name] = package
+    return missing
 
 
 def _check(cloud: PointCloud) -> None:
