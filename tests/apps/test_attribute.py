@@ -21,7 +21,7 @@ def run(tmp_path, monkeypatch):
 def test_a_colored_file_and_a_sheet_of_the_word(run):
     assert main(["attribute", str(run), "--word", "red"]) == 0
     colored = trimesh.load(run / "attribution" / "red.glb", force="mesh")
-    assert len(set(map(tuple, colored.visual.vertex_colors.tolist()))) > 20
+    assert len(set(map(tuple, colored.visual.vertex_attributes["color"].tolist()))) > 20
     assert Image.open(run / "attribution" / "red.png").size == (8 * 64, 2 * 64)
 
 
