@@ -62,6 +62,16 @@ class GaussianSplattingSystem(DreamFusion):
             parts["material"] = find(UNLIT, "material")()
         return super().build(part, **parts)
 
+    def on_fit_start(self) -> None:
+        """Read the prompt.
+
+        Raises:
+            ConfigError: several devices, whose copies of the Gaussians would change differently.
+        """
+        if self.trainer.world_size > 1:
+            raise ConfigError("trainer.devices", self.trainer.world_size, "1 for a cloud that grows")
+        super().on_fit_start()
+
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """The weighted sum of the guidance's losses and the priors; the screen is remembered."""
         step = super().training_step(batch, batch_idx)

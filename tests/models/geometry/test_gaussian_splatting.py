@@ -201,6 +201,8 @@ def test_is_created_from_another_cloud() -> None:
     made = GaussianSplatting.create_from(other, {"init_num_pts": 50})
     torch.testing.assert_close(made.gaussians().means, other.gaussians().means)
     torch.testing.assert_close(made.gaussians().opacities, other.gaussians().opacities)
+    few = GaussianSplatting.create_from(other, {"max_num": 4, "sh_degree": 1}).gaussians()
+    assert few.n == 4 and few.sh_degree == 1
 
 
 def test_takes_the_number_of_rows_of_a_checkpoint() -> None:

@@ -72,12 +72,12 @@ def widths(points: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:
     return squared.clamp(min=1e-7).sqrt()
 
 
-def from_cloud(cloud: PointCloud, opacity: float, degree: int) -> Gaussians:
+def from_cloud(cloud: PointCloud, opacity: float) -> Gaussians:
     """A Gaussian at each point, of its colour where the cloud has any."""
     gaussians = around_points(cloud.points, opacity)
-    if cloud.colors is not None:
-        gaussians = gaussians.replace(sh=colors_to_sh(cloud.colors)[:, None])
-    return gaussians.replace(sh=with_degree(gaussians.sh, degree))
+    if cloud.colors is None:
+        return gaussians
+    return gaussians.replace(sh=colors_to_sh(cloud.colors)[:, None])
 
 
 def from_file(path: str, cfg: Any) -> Gaussians:
@@ -91,8 +91,7 @@ def from_file(path: str, cfg: Any) -> Gaussians:
         ConfigError: nothing that Gaussians can begin with.
         MissingFileError, UserError: the file is not there, or damaged.
     """
-    gaussians = _read(path, cfg)
-    return thinned(gaussians.replace(sh=with_degree(gaussians.sh, cfg.sh_degree)), cfg.max_num)
+    return fitted(_read(path, cfg), cfg)
 
 
 def from_geometry(other: BaseGeometry, cfg: Any, material: Any = None) -> Gaussians:
@@ -105,7 +104,7 @@ def from_geometry(other: BaseGeometry, cfg: Any, material: Any = None) -> Gaussi
     cloud = sample_surface(mesh, cfg.init_num_pts)
     if cloud.colors is None:
         cloud = cloud.replace(colors=_colors(other, material, cloud.points))
-    return thinned(from_cloud(cloud, cfg.opacity_init, cfg.sh_degree), cfg.max_num)
+    return from_cloud(cloud, cfg.opacity_init)
 
 
 def with_degree(sh: Float[Tensor, "N K 3"], degree: int) -> Float[Tensor, "N L 3"]:
@@ -115,12 +114,13 @@ def with_degree(sh: Float[Tensor, "N K 3"], degree: int) -> Float[Tensor, "N L 3
     return torch.cat([sh[:, :wanted], missing], dim=1)
 
 
-def thinned(gaussians: Gaussians, most: int) -> Gaussians:
-    """At most `most` of them, chosen evenly and always the same."""
-    if gaussians.n <= most:
+def fitted(gaussians: Gaussians, cfg: Any) -> Gaussians:
+    """With colours of degree `sh_degree`, and at most `max_num`, chosen evenly and always the same."""
+    gaussians = gaussians.replace(sh=with_degree(gaussians.sh, cfg.sh_degree))
+    if gaussians.n <= cfg.max_num:
         return gaussians
     order = StepRandom(0, 0, (0,)).uniform("gaussians/thin", gaussians.n)[0].argsort()
-    return gaussians[order[:most].sort().values.to(gaussians.means.device)]
+    return gaussians[order[: cfg.max_num].sort().values.to(gaussians.means.device)]
 
 
 def _read(path: str, cfg: Any) -> Gaussians:
@@ -135,14 +135,14 @@ def _read(path: str, cfg: Any) -> Gaussians:
     if kind == "splats":
         splats = read_splats(path)
         vertices = PointCloud(splats.means, splats.colors)
-        return from_cloud(vertices, cfg.opacity_init, 0) if cfg.load_ply_only_vertex else splats
+        return from_cloud(vertices, cfg.opacity_init) if cfg.load_ply_only_vertex else splats
     if kind == "mesh" and not cfg.load_ply_only_vertex:
         return _from_mesh(read_mesh(path), cfg)
-    return from_cloud(read_points(path), cfg.opacity_init, 0)
+    return from_cloud(read_points(path), cfg.opacity_init)
 
 
 def _from_mesh(mesh: Mesh, cfg: Any) -> Gaussians:
-    return from_cloud(sample_surface(mesh, cfg.init_num_pts), cfg.opacity_init, 0)
+    return from_cloud(sample_surface(mesh, cfg.init_num_pts), cfg.opacity_init)
 
 
 def _from_checkpoint(path: str) -> Gaussians:

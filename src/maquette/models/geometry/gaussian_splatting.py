@@ -15,7 +15,7 @@ from maquette.models.geometry.base import BaseGeometry, BaseImplicitGeometry, Ge
 from maquette.models.geometry.density_field import DensityField
 from maquette.models.geometry.gaussian_densify import Densification
 from maquette.models.geometry.gaussian_field import GaussianField
-from maquette.models.geometry.gaussian_init import ball, from_file, from_geometry
+from maquette.models.geometry.gaussian_init import ball, fitted, from_file, from_geometry
 from maquette.models.geometry.gaussian_mcmc import MarkovChain
 from maquette.models.geometry.gaussian_rows import NORMALS, GaussianRows, Rows, activated
 from maquette.ops.gaussians import Gaussians
@@ -187,10 +187,9 @@ class GaussianSplatting(GaussianRows, DensityField):
             kwargs: `material`, whose albedo the colours become.
         """
         instance = cls(cfg)
-        if isinstance(other, GaussianSplatting):
-            instance.set_rows(other.gaussians())
-        else:
-            instance.set_rows(from_geometry(other, instance.cfg, kwargs.get("material")))
+        is_cloud = isinstance(other, GaussianSplatting)
+        start = other.gaussians() if is_cloud else from_geometry(other, instance.cfg, kwargs.get("material"))
+        instance.set_rows(fitted(start, instance.cfg))
         instance.given = True
         return instance
 
