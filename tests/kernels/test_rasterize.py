@@ -78,6 +78,13 @@ def test_fragments_equal_the_twin(name, views, height, width):
 
 
 @pytest.mark.parametrize("name", SCENES)
+def test_both_ways_of_the_twin_agree(name):
+    clip, faces, _, _ = scene(name, 1, 37, 43)
+    boxes, tiles = (TWINS.rasterize(clip.double(), faces, 37, 43, way) for way in ("boxes", "tiles"))
+    assert torch.equal(boxes.face, tiles.face) and boxes.mask.any()
+
+
+@pytest.mark.parametrize("name", SCENES)
 @pytest.mark.parametrize("views", [1, 3])
 def test_gradients_equal_the_twin(name, views):
     clip, faces, _, _ = scene(name, views, 21, 34)

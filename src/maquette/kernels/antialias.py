@@ -15,7 +15,7 @@ from maquette.kernels.antialias_kernels import blend, blend_backward_to_clip, fi
 from maquette.kernels.fragments import Fragments
 from maquette.kernels.launch import array, launch, prepare
 from maquette.kernels.pixels import over_pixels
-from maquette.kernels.topology import Topology, topology
+from maquette.kernels.topology import topology
 
 
 def antialias(
@@ -43,7 +43,8 @@ def antialias(
         UserError: a face names a vertex that is not there.
     """
     mesh = topology(faces, clip.shape[1], "vertices")
-    out: Tensor = _Antialias.apply(color.float(), clip.float(), fragments.face, fragments.depth, mesh)
+    seen = fragments.face, fragments.depth, fragments.jacobian
+    out: Tensor = _Antialias.apply(color.float(), clip.float(), *seen, mesh)
     return out
 
 
@@ -51,13 +52,15 @@ class _Antialias(Function):
     """(color, clip) -> color."""
 
     @staticmethod
-    def forward(ctx: Any, color: Tensor, clip: Tensor, face: Tensor, depth: Tensor, mesh: Topology) -> Tensor:
+    def forward(ctx: Any, color: Tensor, clip: Tensor, *seen: Any) -> Tensor:
+        face, depth, jacobian, mesh = seen
         color, clip, depth = color.contiguous(), clip.contiguous(), depth.contiguous()
         height, width = face.shape[1:]
         edges = torch.empty(2 * face.numel(), dtype=torch.int32, device=face.device)
         shifts = torch.empty(2 * face.numel(), device=face.device)
         args = [array(clip, wp.vec4), array(mesh.faces, wp.vec3i), array(mesh.opposite)]
-        args += [array(face.reshape(-1)), array(depth.view(-1)), height, width, array(edges), array(shifts)]
+        args += [array(face.reshape(-1)), array(depth.view(-1)), array(jacobian.reshape(-1, 4), wp.vec4)]
+        args += [height, width, array(edges), array(shifts)]
         over_pixels(find_silhouettes, face.numel(), args, face.device)
         silhouettes = (edges >= 0).nonzero()[:, 0]
         ctx.save_for_backward(color, clip, depth, mesh.faces, silhouettes, edges, shifts)
@@ -79,7 +82,7 @@ class _Antialias(Function):
             args += [array(silhouettes), array(edges), array(shifts)]
             args += [array(color.view(-1, channels)), array(grad.view(-1, channels))]
             _launch(blend_backward_to_clip, silhouettes, args)
-        return to_color, to_clip, None, None, None
+        return to_color, to_clip, None, None, None, None
 
 
 def _blended(color: Tensor, silhouettes: Tensor, shifts: Tensor, adjoint: bool) -> Tensor:

@@ -191,6 +191,26 @@ def silhouette(
 
 
 @wp.func
+def turned(jacobian: wp.vec4) -> wp.bool:
+    """Whether a face shows its back."""
+    return jacobian[0] * jacobian[3] < jacobian[1] * jacobian[2]
+
+
+@wp.func
+def continues(
+    faces: wp.array[wp.vec3i], opposite: wp.array[wp.int32], face: wp.int32, other: wp.int32, same: wp.bool
+) -> wp.bool:
+    """Whether two faces share an edge there and show the `same` side, so that the surface goes on."""
+    for k in range(3):
+        half_edge = opposite[3 * face + k]
+        if half_edge >= 0:
+            if half_edge / 3 == other:
+                aligned = faces[other][half_edge % 3] != faces[face][k]
+                return aligned == same
+    return False
+
+
+@wp.func
 def edge_between(face: wp.vec3i, p: wp.int32, q: wp.int32) -> wp.int32:
     """Which edge of a face joins two of its vertices."""
     if face[0] != p and face[0] != q:
@@ -217,10 +237,16 @@ def find(
     opposite: wp.array[wp.int32],
     seen: wp.array[wp.int32],
     depth: wp.array[wp.float32],
+    jacobian: wp.array[wp.vec4],
     edges: wp.array[wp.int32],
     shifts: wp.array[wp.float32],
 ) -> None:
     """Enter the silhouette of one pair."""
+    other = wp.where(downwards, i + pixel.width, i + 1)
+    if seen[i] >= 0 and seen[other] >= 0:
+        same = turned(jacobian[i]) == turned(jacobian[other])
+        if continues(faces, opposite, seen[i], seen[other], same):
+            return
     pair = pair_of(i, pixel, downwards, depth)
     near_face = seen[pair.near]
     if near_face >= 0:
@@ -245,6 +271,7 @@ def find_silhouettes(
     opposite: wp.array[wp.int32],
     seen: wp.array[wp.int32],
     depth: wp.array[wp.float32],
+    jacobian: wp.array[wp.vec4],
     height: wp.int32,
     width: wp.int32,
     edges: wp.array[wp.int32],
@@ -261,10 +288,10 @@ def find_silhouettes(
         edges[2 * i + 1] = -1
         if pixel.column < width - 1:
             if seen[i] != seen[i + 1]:
-                find(i, pixel, False, clip, faces, opposite, seen, depth, edges, shifts)
+                find(i, pixel, False, clip, faces, opposite, seen, depth, jacobian, edges, shifts)
         if pixel.row < height - 1:
             if seen[i] != seen[i + width]:
-                find(i, pixel, True, clip, faces, opposite, seen, depth, edges, shifts)
+                find(i, pixel, True, clip, faces, opposite, seen, depth, jacobian, edges, shifts)
         pixel = moved_on(pixel)
 
 

@@ -41,6 +41,8 @@ class FacePlanes:
     c: wp.vec3d
     nearness: wp.vec3d
     """(1 - z / w) / 2 at the ray."""
+    least: wp.vec3d
+    """What products with a ray must reach to be inside."""
     volume: wp.float64
     """Determinant of the corners; not above zero where the face is degenerate."""
 
@@ -59,6 +61,14 @@ def seen_from_eye(p: wp.vec4d) -> wp.vec3d:
 
 
 @wp.func
+def least_of(n: wp.vec3d) -> wp.float64:
+    """What a ray must reach to be inside: of two faces at an edge, only one owns the rays exactly on it."""
+    if n[0] > wp.float64(0.0) or (n[0] == wp.float64(0.0) and n[1] > wp.float64(0.0)):
+        return wp.float64(0.0)
+    return _TINY
+
+
+@wp.func
 def planes_of(a: wp.vec4d, b: wp.vec4d, c: wp.vec4d, height: wp.int32, width: wp.int32) -> FacePlanes:
     """Planes of a face, for rays in units of half pixels."""
     p, q, r = seen_from_eye(a), seen_from_eye(b), seen_from_eye(c)
@@ -70,20 +80,13 @@ def planes_of(a: wp.vec4d, b: wp.vec4d, c: wp.vec4d, height: wp.int32, width: wp
     planes.a = wp.cw_mul(in_pixels, opposite_a)
     planes.b = wp.cw_mul(in_pixels, wp.cross(r, p))
     planes.c = wp.cw_mul(in_pixels, wp.cross(p, q))
+    planes.least = wp.vec3d(least_of(planes.a), least_of(planes.b), least_of(planes.c))
     planes.volume = wp.abs(volume)
     half = wp.float64(0.5) / planes.volume
     planes.nearness = (
         (a[3] - a[2]) * half * planes.a + (b[3] - b[2]) * half * planes.b + (c[3] - c[2]) * half * planes.c
     )
     return planes
-
-
-@wp.func
-def least(n: wp.vec3d) -> wp.float64:
-    """What a ray must reach to be inside: of two faces at an edge, only one owns the rays exactly on it."""
-    if n[0] > wp.float64(0.0) or (n[0] == wp.float64(0.0) and n[1] > wp.float64(0.0)):
-        return wp.float64(0.0)
-    return _TINY
 
 
 @wp.func
@@ -103,14 +106,14 @@ def draw_row(
     A key is the depth, then the face: the bits of positive floats have the order of their values.
     """
     y = wp.float64(2 * row + 1 - height)
-    a, least_a = planes.a[1] * y + planes.a[2], least(planes.a)
-    b, least_b = planes.b[1] * y + planes.b[2], least(planes.b)
-    c, least_c = planes.c[1] * y + planes.c[2], least(planes.c)
+    a = planes.a[1] * y + planes.a[2]
+    b = planes.b[1] * y + planes.b[2]
+    c = planes.c[1] * y + planes.c[2]
     d = planes.nearness[1] * y + planes.nearness[2]
     for column in range(begin, end):
         x = wp.float64(2 * column + 1 - width)
-        inside = planes.a[0] * x + a >= least_a and planes.b[0] * x + b >= least_b
-        if inside and planes.c[0] * x + c >= least_c:
+        inside = planes.a[0] * x + a >= planes.least[0] and planes.b[0] * x + b >= planes.least[1]
+        if inside and planes.c[0] * x + c >= planes.least[2]:
             near = planes.nearness[0] * x + d
             if near >= wp.float64(0.0) and near <= wp.float64(1.0):
                 order = wp.int64(0x7FFFFFFF - wp.cast(wp.float32(near), wp.int32))
