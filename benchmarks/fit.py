@@ -73,7 +73,9 @@ def fit(recipe: Recipe, scene: Scene, minutes: float) -> tuple[int, float]:
             if time.perf_counter() - begin > 60.0 * minutes:
                 break
             error = recipe.step(step, scene.train)
-            bar.update(task, completed=step + 1, error=f"{psnr_of(error):.1f} dB" if step % 20 == 0 else None)
+            bar.update(task, completed=step + 1)
+            if step % 20 == 0:
+                bar.update(task, error=f"{psnr_of(error):.1f} dB")
     return step + 1, time.perf_counter() - begin
 
 
@@ -96,7 +98,9 @@ def psnr(recipe: Recipe, views: Views) -> float:
 def surface_error(recipe: Recipe, scene: Scene) -> float:
     """Chamfer distance of the extracted surface to the visible part of the true one, over its diagonal."""
     low, high = bounding_box(scene.mesh)
-    found = sample_surface(recipe.geometry.isosurface(), SURFACE_POINTS).points
+    with torch.no_grad():
+        mesh = recipe.geometry.isosurface()
+    found = sample_surface(mesh, SURFACE_POINTS).points
     return float(chamfer(found, true_surface_points(scene.mesh, SURFACE_POINTS)) / (high - low).norm())
 
 

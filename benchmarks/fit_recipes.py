@@ -225,7 +225,7 @@ class Tetrahedra(Recipe):
     """A signed distance on a tetrahedral grid, drawn as the mesh that it cuts out."""
 
     name = "tetrahedra"
-    steps = 800
+    steps = 1200
     targets = Targets(None, 0.01)
 
     def parts(self, scene: Scene) -> tuple[Any, Any, Any]:
