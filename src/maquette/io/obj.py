@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
@@ -15,7 +14,13 @@ from torch import Tensor
 from maquette.core.errors import UserError
 from maquette.core.paths import safe_name
 from maquette.io.images import read_image
-from maquette.io.textures import BASE_COLOR, METALLIC_ROUGHNESS, NORMAL, encode_texture
+from maquette.io.textures import (
+    BASE_COLOR,
+    METALLIC_ROUGHNESS,
+    NORMAL,
+    encode_texture,
+    pack_metallic_roughness,
+)
 from maquette.ops.mesh import Mesh, vertex_normals
 
 _MATERIAL = "surface"
@@ -57,7 +62,7 @@ def obj_files(
 def library_maps(path: Path) -> dict[str, Float[Tensor, "H W C"]]:
     """The maps of an OBJ that has exactly one material, by our names; empty where it has several or none.
 
-    A map of roughness or of metalness alone is joined by ones for the other, as glTF's factors have it.
+    A map of roughness alone is of something that is no metal, one of metalness alone of something rough.
 
     Raises:
         UserError: a picture that is named is missing or cannot be read.
@@ -173,9 +178,7 @@ def _is_normal_map(image: Float[Tensor, "H W C"]) -> bool:
 
 
 def _packed(rough: Path | None, metal: Path | None, path: Path) -> Float[Tensor, "H W 3"]:
-    found = [None if file is None else _picture(file, path)[..., :1] for file in (rough, metal)]
-    size = next(image.shape for image in found if image is not None)
-    maps = [torch.ones(size) if image is None else image for image in found]
-    if maps[0].shape != maps[1].shape:
+    metallic, roughness = (None if file is None else _picture(file, path)[..., :1] for file in (metal, rough))
+    if metallic is not None and roughness is not None and metallic.shape != roughness.shape:
         raise UserError(f"The roughness and metalness maps of {path} differ in size.")
-    return torch.cat([torch.zeros(size), *maps], dim=-1)
+    return pack_metallic_roughness(metallic, roughness)

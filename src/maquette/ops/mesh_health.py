@@ -21,7 +21,7 @@ from maquette.ops.mesh import (
 )
 
 _MOST_TEXELS = 1024
-_MOST_CANDIDATES = 2**24
+_MOST_CANDIDATES, _AT_ONCE = 2**22, 2**20
 _INSIDE = 1e-6
 """A texel belongs to a face when its centre is further inside than this (barycentric): neighbours share
 edges, never texels."""
@@ -177,15 +177,27 @@ def _claims(corners: Float[Tensor, "F 3 2"], side: int) -> Int[Tensor, T]:
     low = (corners.amin(dim=1) * side - 0.5).ceil().clamp(0, side).long()
     high = (corners.amax(dim=1) * side - 0.5).floor().clamp(-1, side - 1).long()
     size = (high - low + 1).clamp(min=0)
+    total = (size[:, 0] * size[:, 1]).cumsum(0)
+    if len(total) == 0 or (int(total[-1]) > _MOST_CANDIDATES and side > 1):
+        return _claims(corners, side // 2) if len(total) else total
+    claims = torch.zeros(side * side, dtype=torch.long, device=corners.device)
+    parts = torch.unique_consecutive(total // _AT_ONCE, return_counts=True)[1].tolist()
+    split = (torch.split(values, parts) for values in (corners, low, size))
+    for part, start, extent in zip(*split, strict=True):
+        claims += torch.bincount(_held(part, start, extent, side), minlength=side * side)
+    return claims
+
+
+def _held(
+    corners: Float[Tensor, "F 3 2"], low: Int[Tensor, "F 2"], size: Int[Tensor, "F 2"], side: int
+) -> Int[Tensor, "N"]:
+    """The texels that each face holds, of those in its box, which begins at `low`."""
     candidates = size[:, 0] * size[:, 1]
-    if int(candidates.sum()) > _MOST_CANDIDATES and side > 1:
-        return _claims(corners, side // 2)
     face = torch.repeat_interleave(torch.arange(len(corners), device=corners.device), candidates)
     rank = torch.arange(len(face), device=face.device) - (candidates.cumsum(0) - candidates)[face]
     column = low[face, 0] + rank % size[face, 0]
     row = low[face, 1] + rank // size[face, 0]
-    texel = (row * side + column)[_holds(corners, face, column, row, side)]
-    return torch.bincount(texel, minlength=side * side)
+    return (row * side + column)[_holds(corners, face, column, row, side)]
 
 
 def _holds(
