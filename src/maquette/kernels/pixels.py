@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maquette.core.device import is_gpu
 from maquette.kernels.launch import Slab, array, launch, parts_for, prepare, run_parallel, slabs
 
 SMALLEST = 4096
@@ -26,7 +27,7 @@ def over_pixels(kernel: Any, pixels: int, args: Sequence[Any], device: torch.dev
     """Launch a kernel with the arguments (first, run, *args); pixels must not write to the same place."""
     if pixels == 0:
         return
-    if device.type != "cpu":
+    if is_gpu(device):
         launch(kernel, pixels, [0, 1, *args], device)
         return
     prepare(kernel, device)
@@ -61,7 +62,7 @@ def add_up(
     shape = like.shape if shared else like.shape[1:]
     if views * pixels == 0 or like.numel() == 0:
         return torch.zeros_like(like)
-    if like.device.type != "cpu":
+    if is_gpu(like.device):
         sums = like.new_zeros(1 if shared else views, *shape)
         per_row = views * pixels if shared else pixels
         launch(kernel, views * pixels, [0, 1, 0, per_row, array(sums, dtype), *args], like.device)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from maquette.core.device import is_gpu
 from maquette.core.errors import UserError
 from maquette.kernels.antialias import antialias
 from maquette.kernels.fragments import Fragments
@@ -76,7 +77,7 @@ def visible_faces(
     mesh = [array(clip, wp.vec4), array(faces, wp.vec3i)]
     over_pixels(bound, len(boxes), [*mesh, height, width, array(boxes, wp.vec4i)], device)
     args = [*mesh, array(boxes, wp.vec4i), height, width, array(keys.view(-1))]
-    if device.type != "cpu":
+    if is_gpu(device):
         launch_rows(cover_faces, LANES * len(boxes), args, device)
         return keys
     bands = parts_for(height, LEAST_ROWS) if views < 4 * torch.get_num_threads() else 1

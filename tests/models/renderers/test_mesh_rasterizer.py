@@ -231,3 +231,17 @@ def test_evaluation_in_parts_changes_nothing(monkeypatch):
         pictures.append([renderer(kind).eval()(**batch()).comp_rgb for kind in RENDERERS])
     for one, other in zip(*pictures, strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_silhouette_is_enough_to_find_the_size():
+    with torch.no_grad():
+        wanted = renderer().eval()
+        wanted.geometry.size.fill_(0.37)
+        target = wanted(**batch(views=2)).opacity
+    render = renderer()
+    optimizer = torch.optim.Adam([render.geometry.size], lr=0.02)
+    for _ in range(60):
+        optimizer.zero_grad()
+        (render(**batch(views=2)).opacity - target).square().sum().backward()
+        optimizer.step()
+    assert render.geometry.size.item() == pytest.approx(0.37, rel=0.01)
