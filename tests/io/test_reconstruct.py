@@ -6,7 +6,7 @@ import pytest
 import torch
 import trimesh
 
-from maquette.core.errors import ConfigError, MissingBackendError, UserError
+from maquette.core.errors import ConfigError, MaquetteError, MissingBackendError, UserError
 from maquette.core.optional import require
 from maquette.io import reconstruct
 from maquette.io.reconstruct import METHODS, missing_libraries, surface_of_points
@@ -59,6 +59,26 @@ def test_flat_clouds_do_not_end_the_process(cloud):
     for method in METHODS:
         with pytest.raises(UserError, match="normals"):
             surface_of_points(flat, method)
+
+
+@needs_open3d
+@pytest.mark.parametrize("method", METHODS)
+def test_odd_clouds_do_not_end_the_process(method):
+    """Tiny, huge, the same places again and again, on a plane with normals: a mesh, or an error of ours."""
+    flat = torch.rand(500, 3) * torch.tensor([1.0, 1.0, 0.0])
+    up = torch.tensor([0.0, 0.0, 1.0]).expand(500, 3)
+    many = torch.rand(300, 3)
+    for cloud in (
+        PointCloud(flat, normals=up),
+        PointCloud(flat * 1e-7, normals=up),
+        PointCloud(many * 1e6, normals=torch.nn.functional.normalize(many - 0.5, dim=-1)),
+        PointCloud(torch.eye(3).repeat(20, 1)),
+        PointCloud(torch.eye(3).repeat(20, 1), normals=torch.zeros(60, 3)),
+    ):
+        try:
+            assert torch.isfinite(surface_of_points(cloud, method, depth=4).vertices).all()
+        except MaquetteError as err:
+            assert "surface" in str(err) or "normals" in str(err)
 
 
 def test_what_cannot_be_a_surface_is_refused(cloud):

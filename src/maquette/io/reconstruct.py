@@ -64,7 +64,11 @@ def surface_of_points(cloud: PointCloud, method: str = "poisson", depth: int = 7
     _check(cloud)
     library = open3d()
     points = _with_normals(library, cloud)
-    found = _poisson(library, points, depth) if method == "poisson" else _pivoted(library, points)
+    try:
+        found = _poisson(library, points, depth) if method == "poisson" else _pivoted(library, points)
+    except RuntimeError as err:  # what open3d calls everything
+        reason = str(err).strip().splitlines()[0]
+        raise RunFailed(f"No surface was found through {cloud.n_points} points.", [reason[:300]]) from err
     mesh = _cleaned(found, method, colored=cloud.colors is not None)
     if mesh.n_faces == 0:
         raise RunFailed(f"No surface was found through {cloud.n_points} points.", hint="try the other method")
@@ -79,7 +83,7 @@ def open3d() -> Any:
         UserError: it is, and a library of the system is missing.
     """
     try:
-        return require("open3d", "points")
+        library = require("open3d", "points")
     except MissingBackendError as err:
         if find_spec("open3d") is None:
             raise
@@ -89,6 +93,8 @@ def open3d() -> Any:
             [str(err.__cause__).splitlines()[0]],
             hint=f"on Debian and Ubuntu: apt-get install {packages}" if packages else None,
         ) from err
+    library.utility.set_verbosity_level(library.utility.VerbosityLevel.Error)
+    return library
 
 
 def missing_libraries() -> dict[str, str]:
