@@ -97,7 +97,7 @@ def test_a_field_that_is_not_finite_is_named():
     geometry = make()
     with torch.no_grad():
         geometry.radius.fill_(math.nan)
-        with pytest.raises(RunFailed, match="nan"):
+        with pytest.raises(RunFailed, match="not finite"):
             geometry.isosurface()
 
 

@@ -99,6 +99,13 @@ def test_nothing_yet_is_empty_in_training_and_an_error_elsewhere():
         geometry.isosurface()
 
 
+def test_values_that_are_not_finite_are_named():
+    geometry = make(**SPHERE)
+    with torch.no_grad(), pytest.raises(RunFailed, match="not finite"):
+        geometry.sdf[geometry.nodes[:, 0] > 0.2] = math.nan
+        geometry.isosurface()
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_surface_trains_to_another_volume(method):
     geometry = make(**SPHERE, **method, isosurface_resolution=16)

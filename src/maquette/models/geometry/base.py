@@ -256,7 +256,7 @@ class BaseImplicitGeometry(BaseGeometry):
         mesh = self._lattice_mesh(lattice, field, box, threshold)
         if torch.is_grad_enabled():
             return mesh
-        if mesh.n_faces == 0:
+        if mesh.n_faces == 0 or not bool(torch.isfinite(mesh.vertices).all()):
             raise _empty_surface(field, threshold)
         return self._finished(mesh, threshold)
 
@@ -387,7 +387,9 @@ def _empty_surface(field: Tensor, threshold: float) -> RunFailed:
         else "the run collapsed: train again with another seed or a lower learning rate"
     )
     return RunFailed(
-        "The isosurface is empty: the asset has no surface at this threshold.",
+        "The isosurface is empty: the asset has no surface at this threshold."
+        if finite
+        else "There is no isosurface: the field has values that are not finite.",
         [f"isosurface_threshold: {threshold:.4g}", f"the field is between {low:.4g} and {high:.4g}"],
         advice,
     )

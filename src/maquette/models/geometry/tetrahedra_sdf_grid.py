@@ -1,5 +1,6 @@
 """A signed distance at the nodes of a grid of tetrahedra, whose surface trains (Shen et al. 2021, DMTet)."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -198,8 +199,8 @@ class TetrahedraSDFGrid(FeaturedSurface):
     @torch.no_grad()
     def _still_surface(self) -> Mesh:
         mesh = self._surface(training=False)
-        if mesh.n_faces == 0:
-            raise _empty_surface(self.sdf)
+        if mesh.n_faces == 0 or not bool(torch.isfinite(mesh.vertices).all()):
+            raise _no_surface(self.sdf)
         if self.cfg.isosurface_remove_outliers:
             mesh = clean(mesh, self.cfg.isosurface_outlier_n_faces_threshold)
         return mesh
@@ -252,10 +253,17 @@ class TetrahedraSDFGrid(FeaturedSurface):
         return torch.where(wrong, -level, level)
 
 
-def _empty_surface(sdf: Tensor) -> RunFailed:
+def _no_surface(sdf: Tensor) -> RunFailed:
     low, high = float(sdf.min()), float(sdf.max())
+    details = [f"signed distances are between {low:.4g} and {high:.4g}"]
+    if math.isnan(low):
+        return RunFailed(
+            "There is no isosurface: the grid has values that are not finite.",
+            details,
+            "the run collapsed: train again with another seed or a lower learning rate",
+        )
     return RunFailed(
         "The isosurface is empty: no node of the grid is inside.",
-        [f"signed distances are between {low:.4g} and {high:.4g}"],
+        details,
         "begin with system.geometry.shape_init=sphere or with geometry_convert_from, or train longer",
     )
