@@ -16,6 +16,7 @@ from maquette.io.splats import read_splats
 from maquette.ops.mesh import Mesh, bounding_box, triangles
 
 HAS_USD = importlib.util.find_spec("pxr") is not None
+BESIDE = [("a.mtl", "a.obj"), ("a_kd.jpg", "a.obj"), ("a_normal.png", "a.usda")]
 SUFFIXES = [".glb", ".obj", ".ply", ".stl", *([".usda", ".usdz"] if HAS_USD else [])]
 
 
@@ -143,6 +144,14 @@ def test_mistakes_leave_nothing(ball, tmp_path, monkeypatch, capsys, arguments, 
     error = capsys.readouterr().err
     assert text in error and "Traceback" not in error and len(error.splitlines()) <= 12
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("name", "out"), BESIDE)
+def test_files_beside_are_not_replaced_either(ball, tmp_path, capsys, name, out):
+    (tmp_path / name).write_text("mine")
+    assert run(ball, tmp_path / out) == 2
+    assert f"{name} is there already" in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "mine" and not (tmp_path / out).exists()
 
 
 def test_overwrite_replaces(ball, tmp_path):

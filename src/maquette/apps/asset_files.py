@@ -15,9 +15,12 @@ from rich.console import Console
 from maquette.apps.progress_bar import ProgressBar
 from maquette.core.errors import UserError
 from maquette.core.log import setup_logging
+from maquette.core.paths import safe_name
 from maquette.core.progress import ProgressEvent
 
 UNITS = "m dm cm mm in ft"
+OBJ_MAPS = ("kd", "pr", "pm", "norm")
+USD_MAPS = ("base_color", "metallic_roughness", "normal")
 
 
 def add_frame_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,9 +80,22 @@ def check_output(out: str | Path, suffixes: tuple[str, ...], overwrite: bool) ->
         raise UserError(f"The result cannot be {given}: {path}", hint=f"end it in {', '.join(suffixes)}")
     if path.is_dir():
         raise UserError(f"{path} is a folder, and the result is a file.")
-    if path.exists() and not overwrite:
-        raise UserError(f"{path} is there already.", hint="--overwrite replaces it")
+    there = [one for one in (path, *_beside(path)) if one.exists()]
+    if there and not overwrite:
+        raise UserError(f"{there[0]} is there already.", hint="--overwrite replaces it")
     return path
+
+
+def _beside(path: Path) -> list[Path]:
+    """Files that come with one of the formats that put their material or textures next to them."""
+    stem, suffix = safe_name(path.stem), path.suffix.lower()
+    if suffix == ".obj":
+        names = [f"{stem}.mtl", *(f"{stem}_{one}.{kind}" for one in OBJ_MAPS for kind in ("png", "jpg"))]
+    elif suffix in (".usd", ".usda", ".usdc"):
+        names = [f"{stem}_{one}.{kind}" for one in USD_MAPS for kind in ("png", "jpg")]
+    else:
+        names = []
+    return [path.with_name(name) for name in names]
 
 
 class Steps:
