@@ -39,14 +39,15 @@ class SceneCollapse(Callback):
             raise CollapseError(
                 f"the scene is empty since step {self._empty_since}",
                 [f"mean opacity = {opacity:.2g}"],
-                "lower system.loss.lambda_sparsity, raise system.geometry.density_blob_scale, or change "
-                "the seed",
+                "lower system.loss.lambda_sparsity, begin with more (density_blob_scale of a volume, "
+                "shape_init_params of a surface, both in system.geometry), or change the seed",
             )
         if self._full_since is not None and step - self._full_since >= self.cfg.patience:
             raise CollapseError(
                 f"the scene fills every picture since step {self._full_since}",
                 [f"mean opacity = {opacity:.3f}"],
-                "raise system.loss.lambda_sparsity, lower system.geometry.density_blob_scale, or widen "
+                "raise system.loss.lambda_sparsity, begin with less (density_blob_scale of a volume, "
+                "shape_init_params of a surface, both in system.geometry), or widen "
                 "data.camera_distance_range",
             )
 
