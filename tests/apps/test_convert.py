@@ -130,6 +130,7 @@ def test_splats_there_and_back(ball, tmp_path):
         (["none.glb", "a.glb"], "not found"),
         (["folder", "a.glb"], "is a folder"),
         (["cut.glb", "a.glb"], "ends early"),
+        (["sheet.obj", "a.glb", "--repair"], "encloses nothing"),
         (["points.ply", "a.glb"], "maquette mesh-from-points"),
         (["ball.glb"], "OUT"),
     ],
@@ -138,6 +139,7 @@ def test_mistakes_leave_nothing(ball, tmp_path, monkeypatch, capsys, arguments, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     (tmp_path / "cut.glb").write_bytes(ball.read_bytes()[:-100])
+    (tmp_path / "sheet.obj").write_text("v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nf 1 2 3\nf 1 3 4\n")
     trimesh.PointCloud(np.eye(3)).export(tmp_path / "points.ply")
     before = sorted(tmp_path.rglob("*"))
     assert run(*arguments) == 2

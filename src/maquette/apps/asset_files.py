@@ -35,13 +35,6 @@ def frame_of(path: str, args: argparse.Namespace) -> dict[str, str | None]:
     return {"up": None, "units": None} if knows else {"up": args.in_up, "units": args.in_units}
 
 
-def positive(text: str) -> int:
-    """A whole number above zero."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above zero")
-    return int(text)
-
-
 def picture_size(text: str) -> tuple[int, int]:
     """Width and height of WxH, or of one number for both."""
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", text.lower())

@@ -8,7 +8,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from maquette.apps.asset_files import add_frame_arguments, frame_of, positive, progress, say
+from maquette.apps.asset_files import add_frame_arguments, frame_of, progress, say
+from maquette.apps.generate import positive
 from maquette.core.errors import UserError
 
 

@@ -11,10 +11,10 @@ from maquette.apps.asset_files import (
     add_frame_arguments,
     check_output,
     frame_of,
-    positive,
     progress,
     say,
 )
+from maquette.apps.generate import positive
 from maquette.core.errors import UserError
 
 KINDS = ("mesh", "points", "splats")
@@ -111,6 +111,11 @@ def _write_mesh(asset: Any, out: Path, args: argparse.Namespace, step: Steps) ->
         step("repairing")
         mesh, done = repaired(mesh)
         notes.append(f"repair: {done}")
+        if mesh.n_faces == 0:
+            raise UserError(
+                f"Nothing of {args.input} is left after repair: its surface encloses nothing.",
+                hint="a sheet has no inside: leave --repair away, and write .glb or .ply",
+            )
     if args.decimate and mesh.n_faces > args.decimate:
         step("simplifying")
         lost = "normal" in mesh.texture

@@ -13,10 +13,10 @@ from maquette.apps.asset_files import (
     color,
     frame_of,
     picture_size,
-    positive,
     progress,
     say,
 )
+from maquette.apps.generate import positive
 from maquette.core.errors import UserError
 
 PICTURES, VIDEOS = (".png", ".jpg", ".jpeg"), (".mp4", ".gif")

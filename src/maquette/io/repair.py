@@ -43,7 +43,7 @@ WELD = 1e-6
 """Vertices nearer than this, as a share of the diagonal, are one where that closes gaps."""
 FLAT = 1e-6
 """A piece whose volume is below this share of the cube of its size is a sheet folded onto itself."""
-_ROUNDS = 4
+_ROUNDS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +103,14 @@ def repaired(mesh: Mesh) -> tuple[Mesh, RepairReport]:
         mesh: any triangles, world frame.
 
     Returns:
-        The mended mesh, and what was done. It need not be closed: a strip with one side cannot be.
+        The mended mesh, and what was done. Pieces that enclose nothing, such as a sheet, fold onto themselves
+        and go; where there is nothing else, no face is left.
+
+    Raises:
+        RunFailed: a position is not finite.
     """
+    if not bool(torch.isfinite(mesh.vertices).all()):
+        raise RunFailed("The mesh has positions that are not finite: nothing can be mended there.")
     welded = _welded(mesh)
     work = _without_doubles(merge_vertices(welded))
     removed = mesh.n_faces - work.n_faces
