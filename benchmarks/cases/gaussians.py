@@ -93,7 +93,7 @@ def entries(cloud: Cloud, cameras: Cameras, flat: bool) -> int:
     """How many tiles each Gaussian reaches, in all; every pixel of such a tile is a pair."""
     projected = project_gaussians(*cloud[:3], cameras, flat)
     grid = Grid(1, cameras.height, cameras.width)
-    lists = bin_splats(pack(projected, cloud[3]), projected.radii.flatten(), grid, flat)
+    lists = bin_splats(pack(projected, cloud[3]), cloud[4], projected.radii.flatten(), grid, flat)
     return len(lists.splats)
 
 

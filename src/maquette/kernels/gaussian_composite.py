@@ -17,7 +17,9 @@ from maquette.kernels.gaussian_composite_kernels import (
     blend_backward_kernel,
     blend_kernel,
     sum_entries,
+    vec16,
 )
+from maquette.kernels.gaussian_lanes import FEATURES, LINE
 from maquette.kernels.gaussian_tiles import SIDE, Grid, TileLists
 from maquette.kernels.launch import array, launch_rows
 
@@ -41,6 +43,23 @@ class Plan:
     def threads(self) -> int:
         """Number of blocks."""
         return self.grid.tiles * (SIDE // self.lanes) ** 2
+
+    def pictures(self, channels: int, like: Tensor) -> Float[Tensor, "B H W channels"]:
+        """Pictures that are not filled yet."""
+        return like.new_empty(self.grid.views, self.grid.height, self.grid.width, channels)
+
+    def planes(self, like: Tensor, *channels: int) -> Tensor:
+        """Tiles [tile, channels, row, lane] that are not filled yet."""
+        return like.new_empty(self.grid.tiles, *channels, SIDE, SIDE)
+
+    def runs(self, planes: Tensor) -> Any:
+        """Planes as an array of vectors, the last axis which run of lanes."""
+        kind = wp.int32 if planes.dtype == torch.int32 else wp.float32
+        return array(planes.view(*planes.shape[:-1], SIDE // self.lanes, self.lanes), self.vector(kind))
+
+    def vector(self, kind: Any) -> Any:
+        """The lanes that a thread works on at once."""
+        return wp.types.vector(self.lanes, kind)
 
     def launch(self, kernel: Any, args: list[Any]) -> None:
         """Launch over the blocks of all tiles."""
@@ -69,72 +88,38 @@ class _Blend(Function):
 
     @staticmethod
     def forward(ctx: Any, splats: Tensor, features: Tensor, plan: Plan) -> Pictures:
-        tiles, device = plan.grid.tiles, splats.device
-        color = torch.zeros(tiles, features.shape[1], SIDE, SIDE, device=device)
-        depth = torch.zeros(tiles, SIDE, SIDE, device=device)
-        light = to_planes(torch.ones(_size(plan.grid, 1), device=device), plan.grid)[:, 0].contiguous()
-        last = torch.full((tiles, SIDE, SIDE), -1, dtype=torch.int32, device=device)
-        inputs = [array(plan.lists.reach, wp.vec3), array(splats), array(features)]
-        outputs = [_runs(color, plan), _runs(depth, plan), _runs(light, plan), _runs(last, plan)]
-        plan.launch(blend_kernel(plan.lanes, plan.flat), [*inputs, *outputs])
-        ctx.save_for_backward(splats, features, light, last)
-        ctx.plan = plan
-        pictures = (to_pictures(planes, plan.grid) for planes in (color, depth[:, None], light[:, None]))
-        color, depth, light = pictures
+        channels = features.shape[1]
+        table = torch.cat([splats, plan.lists.reach, features], dim=1)
+        table = pad(table, (0, -table.shape[1] % LINE))
+        color, depth, light = (plan.pictures(n, table) for n in (channels, 1, 1))
+        left, last = plan.planes(table), plan.planes(table).int()
+        scratch = [plan.planes(table, channels), plan.planes(table), left, last]
+        outputs = [*(plan.runs(planes) for planes in scratch), array(color), array(depth), array(light)]
+        plan.launch(blend_kernel(plan.lanes, plan.flat), [array(table), channels, *outputs])
+        ctx.save_for_backward(table, left, last)
+        ctx.plan, ctx.fields, ctx.channels = plan, splats.shape[1], channels
         return color, depth[..., 0], light[..., 0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        splats, features, light, last = ctx.saved_tensors
+        table, left, last = ctx.saved_tensors
         plan: Plan = ctx.plan
-        grad_color, grad_depth, grad_light = (
-            to_planes(grad.view(_size(plan.grid, -1)), plan.grid) for grad in grads
-        )
-        entries = len(plan.lists.entries)
-        by_entry = splats.new_zeros(entries, splats.shape[1]), features.new_zeros(entries, features.shape[1])
-        inputs = [array(plan.lists.reach, wp.vec3), array(splats), array(features), array(plan.lists.entries)]
-        inputs += [_runs(planes, plan) for planes in (last, grad_color, grad_depth[:, 0])]
-        scratch = [_runs(planes, plan) for planes in (light.clone(), grad_light[:, 0] * light)]
-        sums = (FLAT_SUMS if plan.flat else SOLID_SUMS) + features.shape[1]
-        scratch.append(array(light.new_empty(plan.threads, sums, plan.lanes), _vector(plan, wp.float32)))
-        outputs = [*scratch, *(array(grad) for grad in by_entry)]
-        plan.launch(blend_backward_kernel(plan.lanes, plan.flat), [*inputs, *outputs])
-        to_splats, to_features = (_sum_by_splat(grad, plan) for grad in by_entry)
-        return to_splats, to_features, None
+        inputs = [array(table), ctx.channels, plan.runs(last)]
+        inputs += [array(grads[0]), array(grads[1][..., None]), array(grads[2][..., None])]
+        scratch = [plan.planes(table, ctx.channels), plan.planes(table), left.clone(), plan.planes(table)]
+        count = (FLAT_SUMS if plan.flat else SOLID_SUMS) + ctx.channels
+        sums = table.new_empty(plan.threads, count, plan.lanes)
+        by_place = table.new_zeros(len(plan.lists.places), table.shape[1])
+        outputs = [*(plan.runs(planes) for planes in scratch), array(sums, plan.vector(wp.float32))]
+        plan.launch(blend_backward_kernel(plan.lanes, plan.flat), [*inputs, *outputs, array(by_place)])
+        by_splat = _sum_by_splat(by_place, plan.lists)
+        return by_splat[:, : ctx.fields], by_splat[:, FEATURES : FEATURES + ctx.channels], None
 
 
-def _sum_by_splat(by_entry: Tensor, plan: Plan) -> Tensor:
-    first = plan.lists.first_entries
-    sums = by_entry.new_zeros(len(first) - 1, by_entry.shape[1])
-    launch_rows(sum_entries, len(sums), [array(first), array(by_entry), array(sums)], sums.device)
+def _sum_by_splat(by_place: Tensor, lists: TileLists) -> Tensor:
+    sums = by_place.new_empty(len(lists.reach), by_place.shape[1])
+    lines = [array(rows.view(len(rows), rows.shape[1] // LINE, LINE), vec16) for rows in (by_place, sums)]
+    args = [array(lists.first_entries), array(lists.places), *lines]
+    launch_rows(sum_entries, len(sums), args, sums.device)
     return sums
-
-
-def _runs(planes: Tensor, plan: Plan) -> Any:
-    """Planes as arrays of runs of lanes, the last axis which run."""
-    kind = wp.int32 if planes.dtype == torch.int32 else wp.float32
-    shape = (*planes.shape[:-1], SIDE // plan.lanes, plan.lanes)
-    return array(planes.view(shape), _vector(plan, kind))
-
-
-def _vector(plan: Plan, kind: Any) -> Any:
-    return wp.types.vector(plan.lanes, kind)
-
-
-def _size(grid: Grid, channels: int) -> tuple[int, int, int, int]:
-    return grid.views, grid.height, grid.width, channels
-
-
-def to_planes(pictures: Float[Tensor, "B H W D"], grid: Grid) -> Float[Tensor, "T D side side"]:
-    """Pictures cut into tiles, zero beyond their edges."""
-    beyond = (0, 0, 0, grid.columns * SIDE - grid.width, 0, grid.rows * SIDE - grid.height)
-    tiles = pad(pictures, beyond).view(grid.views, grid.rows, SIDE, grid.columns, SIDE, -1)
-    return tiles.permute(0, 1, 3, 5, 2, 4).reshape(grid.tiles, -1, SIDE, SIDE)
-
-
-def to_pictures(planes: Float[Tensor, "T D side side"], grid: Grid) -> Float[Tensor, "B H W D"]:
-    """Tiles put together again."""
-    tiles = planes.view(grid.views, grid.rows, grid.columns, -1, SIDE, SIDE).permute(0, 1, 4, 2, 5, 3)
-    whole = tiles.reshape(grid.views, grid.rows * SIDE, grid.columns * SIDE, -1)
-    return whole[:, : grid.height, : grid.width].contiguous()

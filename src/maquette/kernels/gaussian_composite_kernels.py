@@ -20,25 +20,33 @@ import warp as wp
 
 from maquette.kernels.gaussian_lanes import (
     DARK,
+    FEATURES,
     Block,
     Splat,
     block_of,
     counted,
     counting,
     falloff,
+    inside,
     nearness,
     not_above,
+    offset,
+    offsets,
+    read_row,
     remember,
     rows_of,
     splat_at,
     squares,
     total,
     unless_densest,
+    write_row,
 )
 from maquette.kernels.gaussian_tiles import BLUR
 from maquette.kernels.launch import MODULE_OPTIONS
 
 wp.set_module_options(MODULE_OPTIONS)
+
+vec16 = wp.types.vector(16, wp.float32)
 
 PATIENCE = wp.constant(8)
 """After so many splats a block looks whether all its pixels are done."""
@@ -72,14 +80,14 @@ def accumulate(sums: wp.array2d[Any], own: wp.int32, which: wp.int32, value: Any
 
 @wp.func
 def add(out: wp.array2d[wp.float32], row: wp.int32, column: wp.int32, value: wp.float32) -> None:
-    """Add what is not zero: on a GPU several blocks share an entry, and most leave it as it is."""
+    """Add what is not zero: on a GPU several blocks share a row, and most leave it as it is."""
     if value != 0.0:
         wp.atomic_add(out, row, column, value)
 
 
 @wp.func
 def add_frame(
-    out: wp.array2d[wp.float32], entry: wp.int32, splat: Splat, dx: Any, m: Any, my: Any, myy: wp.float32
+    out: wp.array2d[wp.float32], place: wp.int32, splat: Splat, dx: Any, m: Any, my: Any, myy: wp.float32
 ) -> None:
     """Gradients to centre and frame from the moments of that of |frame d|^2, summed over rows."""
     f = splat.frame
@@ -87,24 +95,24 @@ def add_frame(
     sx, sy = total(mx), total(my)
     sxx, sxy = total(wp.cw_mul(mx, dx)), total(wp.cw_mul(my, dx))
     u, v = f[0] * sx + f[1] * sy, f[2] * sx + f[3] * sy
-    add(out, entry, 0, -2.0 * (f[0] * u + f[2] * v))
-    add(out, entry, 1, -2.0 * (f[1] * u + f[3] * v))
-    add(out, entry, 2, 2.0 * (f[0] * sxx + f[1] * sxy))
-    add(out, entry, 3, 2.0 * (f[0] * sxy + f[1] * myy))
-    add(out, entry, 4, 2.0 * (f[2] * sxx + f[3] * sxy))
-    add(out, entry, 5, 2.0 * (f[2] * sxy + f[3] * myy))
+    add(out, place, 0, -2.0 * (f[0] * u + f[2] * v))
+    add(out, place, 1, -2.0 * (f[1] * u + f[3] * v))
+    add(out, place, 2, 2.0 * (f[0] * sxx + f[1] * sxy))
+    add(out, place, 3, 2.0 * (f[0] * sxy + f[1] * myy))
+    add(out, place, 4, 2.0 * (f[2] * sxx + f[3] * sxy))
+    add(out, place, 5, 2.0 * (f[2] * sxy + f[3] * myy))
 
 
 @wp.func
 def add_slant(
-    out: wp.array2d[wp.float32], entry: wp.int32, splat: Splat, dx: Any, h: Any, hy: Any, b: Any, by: Any
+    out: wp.array2d[wp.float32], place: wp.int32, splat: Splat, dx: Any, h: Any, hy: Any, b: Any, by: Any
 ) -> None:
     """Gradients to slant and centre from the moments of that of 1 + slant d, and of that of the blur."""
     in_h = total(h)
-    add(out, entry, 0, -splat.slant[0] * in_h - 2.0 * BLUR * total(wp.cw_mul(b, dx)))
-    add(out, entry, 1, -splat.slant[1] * in_h - 2.0 * BLUR * total(by))
-    add(out, entry, 6, total(wp.cw_mul(h, dx)))
-    add(out, entry, 7, total(hy))
+    add(out, place, 0, -splat.slant[0] * in_h - 2.0 * BLUR * total(wp.cw_mul(b, dx)))
+    add(out, place, 1, -splat.slant[1] * in_h - 2.0 * BLUR * total(by))
+    add(out, place, 6, total(wp.cw_mul(h, dx)))
+    add(out, place, 7, total(hy))
 
 
 @lru_cache
@@ -120,13 +128,15 @@ def blend_kernel(lanes: int, flat: bool) -> Any:
         grid: wp.vec2i,
         starts: wp.array[wp.int32],
         order: wp.array[wp.int32],
-        reach: wp.array[wp.vec3],
-        splats: wp.array2d[wp.float32],
-        features: wp.array2d[wp.float32],
-        color: wp.array4d[vec],
+        table: wp.array2d[wp.float32],
+        channels: wp.int32,
+        planes: wp.array4d[vec],
         depth: wp.array3d[vec],
         light: wp.array3d[vec],
         last: wp.array3d[ints],
+        out_color: wp.array4d[wp.float32],
+        out_depth: wp.array4d[wp.float32],
+        out_light: wp.array4d[wp.float32],
     ) -> None:
         block = block_of(first + wp.tid(), rows, lanes, grid)
         tile, run = block.tile, block.run
@@ -134,15 +144,21 @@ def blend_kernel(lanes: int, flat: bool) -> Any:
         for k in range(lanes):
             lane[k] = wp.float32(k)
             ones[k] = 1.0
+        for row in range(block.top, block.top + rows):
+            light[tile, row, run] = inside(out_light, block, row, ones)
+            depth[tile, row, run] = vec()
+            last[tile, row, run] = ints() - ints(1)
+            for c in range(channels):
+                planes[tile, c, row, run] = vec()
         place = starts[tile]
         end = starts[tile + 1]
         while place < end:
             i = order[place]
-            splat = splat_at(splats, i)
-            span = rows_of(block, splat.centre, reach[i], lanes, flat)
-            dx = lane + (block.origin[0] - splat.centre[0]) * ones
+            splat = splat_at(table, i)
+            span = rows_of(block, splat, lanes, flat)
+            dx = offsets(block, splat.centre, lane, ones)
             for row in range(span[0], span[1]):
-                dy = (block.origin[1] + wp.float32(row) - splat.centre[1]) * ones
+                dy = offset(block, splat.centre, row) * ones
                 rho = squares(splat.frame, dx, dy)
                 far = splat.depth * ones
                 if wp.static(flat):
@@ -156,21 +172,27 @@ def blend_kernel(lanes: int, flat: bool) -> Any:
                 light[tile, row, run] = light[tile, row, run] - weight
                 last[tile, row, run] = remember(last[tile, row, run], alpha, place)
                 depth[tile, row, run] = depth[tile, row, run] + wp.cw_mul(weight, far)
-                for c in range(features.shape[1]):
-                    color[tile, c, row, run] = color[tile, c, row, run] + features[i, c] * weight
+                for c in range(channels):
+                    planes[tile, c, row, run] = planes[tile, c, row, run] + table[i, FEATURES + c] * weight
             place += 1
             if place % PATIENCE == 0 and brightest(light, block) < DARK:
                 place = end
+        for row in range(block.top, block.top + rows):
+            write_row(out_light, block, row, 0, light[tile, row, run])
+            write_row(out_depth, block, row, 0, depth[tile, row, run])
+            for c in range(channels):
+                write_row(out_color, block, row, c, planes[tile, c, row, run])
 
     return blend
 
 
 @lru_cache
 def blend_backward_kernel(lanes: int, flat: bool) -> Any:
-    """Kernel: gradients to splats and features of each entry, back to front.
+    """Kernel: gradients to the splat and the features of each place in the lists, back to front.
 
-    `light` goes from what is left in the end to what a splat receives, `behind` is the gradient to its
-    share, `sums` are a block's own; they are in memory since only what is stored becomes vector code.
+    `light` goes from what is left in the end to what a splat receives, `behind` is the part of its gradient
+    that comes from what it hides, `planes` and `depth` are the gradients of the block, `sums` its sums over
+    pixels; they are in memory since the compiler makes vector code only of what is stored.
     """
     vec = wp.types.vector(lanes, wp.float32)
     ints = wp.types.vector(lanes, wp.int32)
@@ -183,18 +205,18 @@ def blend_backward_kernel(lanes: int, flat: bool) -> Any:
         grid: wp.vec2i,
         starts: wp.array[wp.int32],
         order: wp.array[wp.int32],
-        reach: wp.array[wp.vec3],
-        splats: wp.array2d[wp.float32],
-        features: wp.array2d[wp.float32],
-        entries: wp.array[wp.int32],
+        table: wp.array2d[wp.float32],
+        channels: wp.int32,
         last: wp.array3d[ints],
-        grad_color: wp.array4d[vec],
-        grad_depth: wp.array3d[vec],
+        grad_color: wp.array4d[wp.float32],
+        grad_depth: wp.array4d[wp.float32],
+        grad_light: wp.array4d[wp.float32],
+        planes: wp.array4d[vec],
+        depth: wp.array3d[vec],
         light: wp.array3d[vec],
         behind: wp.array3d[vec],
         sums: wp.array2d[vec],
-        to_splats: wp.array2d[wp.float32],
-        to_features: wp.array2d[wp.float32],
+        out: wp.array2d[wp.float32],
     ) -> None:
         own = first + wp.tid()
         block = block_of(own, rows, lanes, grid)
@@ -203,30 +225,37 @@ def blend_backward_kernel(lanes: int, flat: bool) -> Any:
         for k in range(lanes):
             lane[k] = wp.float32(k)
             ones[k] = 1.0
+        for row in range(block.top, block.top + rows):
+            behind[tile, row, run] = wp.cw_mul(
+                light[tile, row, run], read_row(grad_light, block, row, 0, ones)
+            )
+            depth[tile, row, run] = read_row(grad_depth, block, row, 0, ones)
+            for c in range(channels):
+                planes[tile, c, row, run] = read_row(grad_color, block, row, c, ones)
         place = latest(last, block)
         while place >= starts[tile]:
             i = order[place]
-            splat = splat_at(splats, i)
-            span = rows_of(block, splat.centre, reach[i], lanes, flat)
-            dx = lane + (block.origin[0] - splat.centre[0]) * ones
+            splat = splat_at(table, i)
+            span = rows_of(block, splat, lanes, flat)
+            dx = offsets(block, splat.centre, lane, ones)
             for c in range(sums.shape[1]):
                 sums[own, c] = vec()
             for row in range(span[0], span[1]):
-                height = block.origin[1] + wp.float32(row) - splat.centre[1]
+                height = offset(block, splat.centre, row)
                 dy = height * ones
                 rho = squares(splat.frame, dx, dy)
-                along = splat.depth * grad_depth[tile, row, run]
+                along = splat.depth * depth[tile, row, run]
                 if wp.static(flat):
                     nearer = nearness(splat.slant, dx, dy)
                     plane = wp.cw_mul(rho, wp.cw_mul(nearer, nearer))
                     blur = BLUR * (wp.cw_mul(dx, dx) + wp.cw_mul(dy, dy))
                     rho = wp.min(plane, blur)
-                    inside = not_above(plane, blur)
-                    nearer = wp.cw_mul(inside, nearer)
-                    along = wp.cw_mul(along, nearer + ones - inside)
+                    in_plane = not_above(plane, blur)
+                    nearer = wp.cw_mul(in_plane, nearer)
+                    along = wp.cw_mul(along, nearer + ones - in_plane)
                 gain = vec() + along
-                for c in range(features.shape[1]):
-                    gain += features[i, c] * grad_color[tile, c, row, run]
+                for c in range(channels):
+                    gain += table[i, FEATURES + c] * planes[tile, c, row, run]
                 full = splat.opacity * falloff(rho)
                 alpha = counted(full, place, last[tile, row, run])
                 opened = wp.cw_div(ones, ones - alpha)
@@ -240,7 +269,7 @@ def blend_backward_kernel(lanes: int, flat: bool) -> Any:
                 if wp.static(flat):
                     m = wp.cw_mul(to_rho, wp.cw_mul(nearer, nearer))
                     in_h = -wp.cw_mul(nearer, 2.0 * wp.cw_mul(to_rho, rho) + wp.cw_mul(weight, along))
-                    in_b = to_rho - wp.cw_mul(to_rho, inside)
+                    in_b = to_rho - wp.cw_mul(to_rho, in_plane)
                     accumulate(sums, own, 4, to_rho)
                     accumulate(sums, own, 5, in_h)
                     accumulate(sums, own, 6, height * in_h)
@@ -250,19 +279,18 @@ def blend_backward_kernel(lanes: int, flat: bool) -> Any:
                 accumulate(sums, own, 1, height * m)
                 accumulate(sums, own, 2, (height * height) * m)
                 accumulate(sums, own, 3, wp.cw_mul(weight, along))
-                for c in range(features.shape[1]):
-                    accumulate(sums, own, count + c, wp.cw_mul(weight, grad_color[tile, c, row, run]))
+                for c in range(channels):
+                    accumulate(sums, own, count + c, wp.cw_mul(weight, planes[tile, c, row, run]))
             if span[0] < span[1]:
-                e = entries[place]
-                add_frame(to_splats, e, splat, dx, sums[own, 0], sums[own, 1], total(sums[own, 2]))
-                add(to_splats, e, 8, total(sums[own, 3]) / splat.depth)
+                add_frame(out, place, splat, dx, sums[own, 0], sums[own, 1], total(sums[own, 2]))
+                add(out, place, 8, total(sums[own, 3]) / splat.depth)
                 if wp.static(flat):
-                    add_slant(to_splats, e, splat, dx, sums[own, 5], sums[own, 6], sums[own, 7], sums[own, 8])
-                    add(to_splats, e, 9, -2.0 * total(sums[own, 4]) / splat.opacity)
+                    add_slant(out, place, splat, dx, sums[own, 5], sums[own, 6], sums[own, 7], sums[own, 8])
+                    add(out, place, 9, -2.0 * total(sums[own, 4]) / splat.opacity)
                 else:
-                    add(to_splats, e, 9, -2.0 * total(sums[own, 0]) / splat.opacity)
-                for c in range(features.shape[1]):
-                    add(to_features, e, c, total(sums[own, count + c]))
+                    add(out, place, 9, -2.0 * total(sums[own, 0]) / splat.opacity)
+                for c in range(channels):
+                    add(out, place, FEATURES + c, total(sums[own, count + c]))
             place -= 1
 
     return blend_backward
@@ -272,11 +300,14 @@ def blend_backward_kernel(lanes: int, flat: bool) -> Any:
 def sum_entries(
     first: wp.int32,
     first_entries: wp.array[wp.int32],
-    by_entry: wp.array2d[wp.float32],
-    sums: wp.array2d[wp.float32],
+    places: wp.array[wp.int32],
+    by_place: wp.array2d[vec16],
+    sums: wp.array2d[vec16],
 ) -> None:
-    """The gradient of a splat: the sum over its entries."""
+    """The gradient of a splat: the sum over its entries, a line of memory at a time."""
     i = first + wp.tid()
-    for entry in range(first_entries[i], first_entries[i + 1]):
-        for c in range(sums.shape[1]):
-            sums[i, c] = sums[i, c] + by_entry[entry, c]
+    for c in range(sums.shape[1]):
+        line = vec16()
+        for entry in range(first_entries[i], first_entries[i + 1]):
+            line += by_place[places[entry], c]
+        sums[i, c] = line

@@ -54,21 +54,32 @@ class TileLists:
     """First place of each tile in the two below, and the end of the last one (int32)."""
     splats: Int[Tensor, " E"]
     """Which Gaussian (of the B N on all pictures), nearest first in each tile (int32)."""
-    entries: Int[Tensor, " E"]
-    """Where the entry stands when entries are sorted by Gaussian (int32)."""
+    places: Int[Tensor, " E"]
+    """Where an entry stands in `splats`, entries sorted by Gaussian (int32)."""
     first_entries: Int[Tensor, " S1"]
-    """Per Gaussian its first entry in that order, and the end of the last one's (int32)."""
+    """Per Gaussian its first entry in `places`, and the end of the last one's (int32)."""
     reach: Float[Tensor, "S 3"]
     """Per Gaussian half the size of its box around its centre, x and y, and its skew, see `band`; pixels."""
 
 
 @torch.no_grad()
-def bin_splats(splats: Float[Tensor, "S 10"], radii: Int[Tensor, " S"], grid: Grid, flat: bool) -> TileLists:
-    """Tile lists of splats (rows as of `gaussians.pack`); those of radius zero are in no tile."""
+def bin_splats(
+    splats: Float[Tensor, "S 10"],
+    features: Float[Tensor, "S D"],
+    radii: Int[Tensor, " S"],
+    grid: Grid,
+    flat: bool,
+) -> TileLists:
+    """Tile lists of splats (rows as of `gaussians.pack`).
+
+    Those of radius zero or with a feature that is not finite are in no tile.
+    """
     counts, reach = torch.zeros_like(radii), splats.new_zeros(len(radii), 3)
     size = [len(radii) // max(1, grid.views), wp.vec2i(grid.rows, grid.columns), flat]
     inputs = [array(splats), *size, array(reach, wp.vec3)]
-    launch_rows(count_tiles, len(radii), [*inputs, array(radii), array(counts)], splats.device)
+    launch_rows(
+        count_tiles, len(radii), [*inputs, array(features), array(radii), array(counts)], splats.device
+    )
     first = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
     keys = torch.empty(int(first[-1]), dtype=torch.int64, device=splats.device)
     owners = torch.empty_like(keys, dtype=torch.int32)
@@ -76,7 +87,9 @@ def bin_splats(splats: Float[Tensor, "S 10"], radii: Int[Tensor, " S"], grid: Gr
     launch_rows(list_tiles, len(radii), [*inputs, array(first), array(keys), array(owners)], splats.device)
     keys, order = keys.sort(stable=True)
     edges = torch.arange(grid.tiles + 1, device=splats.device) << 32
-    return TileLists(torch.searchsorted(keys, edges).int(), owners[order], order.int(), first, reach)
+    places = torch.empty_like(owners)
+    places[order] = torch.arange(len(order), dtype=torch.int32, device=splats.device)
+    return TileLists(torch.searchsorted(keys, edges).int(), owners[order], places, first, reach)
 
 
 @wp.func
@@ -165,13 +178,17 @@ def count_tiles(
     grid: wp.vec2i,
     flat: wp.bool,
     reach: wp.array[wp.vec3],
+    features: wp.array2d[wp.float32],
     radii: wp.array[wp.int32],
     counts: wp.array[wp.int32],
 ) -> None:
     """How many tiles a splat reaches."""
     i = first + wp.tid()
     far = squared_cutoff(splats[i, 9])
-    if radii[i] > 0 and far > 0.0 and wp.isfinite(far):
+    usable = radii[i] > 0 and far > 0.0 and wp.isfinite(far)
+    for c in range(features.shape[1]):
+        usable = usable and wp.isfinite(features[i, c])
+    if usable:
         reach[i] = reach_of(splats, i, far, flat)
         rows = rows_reached(splats, i, reach[i], grid)
         for row in range(rows[0], rows[1]):

@@ -99,10 +99,10 @@ def splat(
         facing = normals_of(means.float(), rotations.float(), scales.float(), cameras.w2c, flat)
         features = torch.cat([features, facing], dim=-1)
     rows = pack(projected, opacities.float())
-    seen = torch.where(_finite(features), projected.radii, 0).flatten()
+    features = features.flatten(0, 1)
     grid = Grid(views, height, width)
-    lists = bin_splats(rows.detach(), seen, grid, flat)
-    blended, depth, light = blend_splats(rows, features.flatten(0, 1), Plan(grid, lists, flat))
+    lists = bin_splats(rows.detach(), features.detach(), projected.radii.flatten(), grid, flat)
+    blended, depth, light = blend_splats(rows, features, Plan(grid, lists, flat))
     color, normal = blended.split([colors.shape[-1], 3 if normals else 0], dim=-1)
     if background is not None:
         color = color + light[..., None] * background.float().view(-1, 1, 1, colors.shape[-1])
@@ -140,10 +140,6 @@ def normals_of(
     eyes = -(w2c[:, :3, :3].mT @ w2c[:, :3, 3:])[..., 0]
     away = ((means.detach() - eyes[:, None]) * normal.detach()).sum(-1, keepdim=True) > 0.0
     return torch.where(away, -normal, normal)
-
-
-def _finite(features: Float[Tensor, "B N D"]) -> Tensor:
-    return features.detach().isfinite().all(-1)
 
 
 def _check(
