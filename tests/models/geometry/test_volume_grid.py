@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from maquette.core.errors import ConfigError
+from maquette.models.geometry import implicit_volume
 from maquette.models.geometry.density_field import inverse_activation
 from maquette.models.geometry.implicit_volume import ImplicitVolume
 from maquette.models.geometry.volume_grid import VolumeGrid, trilinear
@@ -145,7 +146,8 @@ def test_a_grid_becomes_one_of_another_resolution():
     assert torch.equal(bare.grid[0, 1:], torch.zeros(3, 4, 4, 4))
 
 
-def test_a_grid_becomes_an_implicit_volume():
+def test_a_grid_becomes_an_implicit_volume(monkeypatch):
+    monkeypatch.setattr(implicit_volume, "FIT_POINTS", 2048)
     source = make(grid_size=[24, 24, 24], density_blob_scale=20.0)
     with torch.no_grad():
         source.grid[0, 1] = 0.7
