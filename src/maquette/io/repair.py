@@ -207,10 +207,10 @@ def _outward(mesh: Mesh, each: bool) -> tuple[Mesh, int]:
 
 
 def _without_sheets(mesh: Mesh) -> Mesh:
-    """Only the pieces that enclose something, unless none does."""
-    labels, count = component_labels(mesh)
-    if count < 2:
+    """Only the pieces that enclose something."""
+    if mesh.n_faces == 0:
         return mesh
+    labels, count = component_labels(mesh)
     a, b, c = triangles(mesh).double().unbind(dim=1)
     middle = a.new_zeros(count, 3).index_add(0, labels, a) / torch.bincount(labels)[:, None]
     a, b, c = a - middle[labels], b - middle[labels], c - middle[labels]
@@ -218,7 +218,7 @@ def _without_sheets(mesh: Mesh) -> Mesh:
     enclosed = a.new_zeros(count).index_add(0, labels, sixfold).abs() / 6.0
     area = a.new_zeros(count).index_add(0, labels, face_areas(mesh).double())
     solid = enclosed > FLAT * area**1.5
-    return select_faces(mesh, solid[labels]) if bool(solid.any()) else mesh
+    return mesh if bool(solid.all()) else select_faces(mesh, solid[labels])
 
 
 def _turned(mesh: Mesh, which: Tensor) -> Mesh:
