@@ -245,3 +245,13 @@ def test_a_silhouette_is_enough_to_find_the_size():
         (render(**batch(views=2)).opacity - target).square().sum().backward()
         optimizer.step()
     assert render.geometry.size.item() == pytest.approx(0.37, rel=0.01)
+
+
+@pytest.mark.parametrize("kind", RENDERERS)
+def test_mixed_precision_leaves_positions_exact(kind):
+    render, view = renderer(kind), batch(height=40, width=56)
+    plain = render(**view)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = render(**view)
+    for name in ("opacity", "depth", "comp_normal", "comp_rgb_bg"):
+        torch.testing.assert_close(mixed[name], plain[name])

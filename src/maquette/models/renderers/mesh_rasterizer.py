@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from maquette.core.device import autocast_off
 from maquette.core.random import StepRandom
 from maquette.core.registry import register
 from maquette.kernels.rasterize import Fragments, antialias, interpolate, rasterize
@@ -138,9 +139,7 @@ class MeshRasterizer(BaseRenderer):
             "depth": (points.positions - light.camera_positions[points.view]).norm(dim=-1, keepdim=True),
             "comp_normal": normal_to_color(points.normals),
         }
-        if len(points.pixel) == 0:
-            values["opacity"] = values["opacity"].new_zeros(0, 1)
-        elif render_rgb:
+        if render_rgb and len(points.pixel) > 0:
             values["comp_rgb_fg"] = self.colors(points, light)
         flat = torch.cat(list(values.values()), dim=-1)
         picture = flat.new_zeros(fragments.face.numel(), flat.shape[-1]).index_copy(0, points.pixel, flat)
@@ -213,7 +212,8 @@ def project(
     mesh: Mesh, mvp_mtx: Float[Tensor, "B 4 4"], size: tuple[int, int]
 ) -> tuple[Float[Tensor, "B V 4"], Fragments]:
     """The vertices in clip space and what each pixel sees."""
-    clip = world_to_clip(mesh.vertices.float().expand(len(mvp_mtx), -1, 3), mvp_mtx)
+    with autocast_off(mvp_mtx.device):
+        clip = world_to_clip(mesh.vertices.float().expand(len(mvp_mtx), -1, 3), mvp_mtx.float())
     return clip, rasterize(clip, mesh.faces, *size)
 
 
@@ -246,6 +246,7 @@ def view_directions(
     rows, columns = torch.meshgrid(y, x, indexing="ij")
     ones = torch.ones_like(rows)
     far = torch.stack([columns, rows, ones, ones], dim=-1).to(mvp_mtx).reshape(-1, 4)
-    points = far @ torch.linalg.inv(mvp_mtx).mT
+    with autocast_off(mvp_mtx.device):
+        points = far @ torch.linalg.inv(mvp_mtx).mT
     directions = points[..., :3] / points[..., 3:] - camera_positions[:, None]
     return F.normalize(directions, dim=-1).reshape(len(mvp_mtx), height, width, 3)
