@@ -61,6 +61,18 @@ def test_the_stage_says_its_axes_units_and_material(box, tmp_path):
     assert bounding_box(read_mesh(path)).flatten().tolist() == pytest.approx([0, 0, 0, 1, 2, 3])
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_its_own_validators_have_no_complaint_and_bytes_repeat(box, tmp_path, suffix):
+    validation = pytest.importorskip("pxr.UsdValidation", reason="only newer versions validate")
+    first = write_mesh(box, tmp_path / f"a.{suffix}")[0]
+    again = write_mesh(box, tmp_path / "again" / f"a.{suffix}")[0]
+    assert hash(first.read_bytes()) == hash(again.read_bytes())
+    stage = Usd.Stage.Open(str(first))
+    validators = validation.ValidationRegistry().GetOrLoadAllValidators()
+    found = validation.ValidationContext(validators).Validate(stage)
+    assert [one.GetMessage() for one in found] == []
+
+
 def test_vertex_colours_are_linear_in_the_file(box, tmp_path):
     bare = Mesh(box.vertices, box.faces, vertex_colors=torch.linspace(0, 1, 24).reshape(8, 3))
     path = write_mesh(bare, tmp_path / "a.usda")[0]
