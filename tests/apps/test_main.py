@@ -20,7 +20,7 @@ def test_help_names_every_command_and_loads_no_torch() -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["generat"], "did you mean generate?"),
+        (["generat"], "did you mean generate"),
         (["generate"], "PROMPT"),
         (["generate", "  "], "prompt is empty"),
         (["generate", "a", "red", "mushroom"], "Unexpected argument 'red'"),
