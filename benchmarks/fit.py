@@ -36,7 +36,8 @@ from maquette.kernels.nearest import chamfer
 from maquette.ops.mesh import bounding_box
 from maquette.ops.point_cloud import sample_surface
 
-SURFACE_POINTS = 20_000
+SURFACE_POINTS = 200_000
+"""Of each surface; two draws of this many from one toy are 0.14 % of its diagonal apart."""
 SHOWN = 4
 WHITE = (1.0, 1.0, 1.0)
 HEADINGS = (
