@@ -219,6 +219,19 @@ def test_a_mesh_becomes_a_signed_distance_with_its_features(grad):
     torch.testing.assert_close(features, torch.full_like(features, 0.25), atol=0.05, rtol=0)
 
 
+def test_twelve_triangles_are_as_good_as_many():
+    class Box(Ball):
+        def isosurface(self):
+            box = trimesh.creation.box(extents=(1.0, 0.8, 0.6))
+            return Mesh(torch.tensor(box.vertices).float(), torch.tensor(box.faces))
+
+    fitted = ImplicitSDF.create_from(Box({}), {"pos_encoding_config": GRID, "mlp_network_config": NETWORK})
+    faces = torch.tensor([[0.5, 0.1, 0.1], [-0.5, 0.2, 0.0], [0.1, 0.4, 0.1], [0.0, 0.1, -0.3]])
+    with torch.no_grad():
+        assert fitted.forward_sdf(faces).abs().max() < 0.03
+        assert fitted.forward_sdf(torch.zeros(1, 3)).item() < -0.2
+
+
 def test_conversion_copies_the_same_field():
     source = stirred(**SPHERE)
     init_parameters(source, seed=9, prefix="geometry")

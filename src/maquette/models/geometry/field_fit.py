@@ -52,29 +52,31 @@ def fit_signed_distance(
     geometry: Any,
     target: Target,
     seed: int,
-    surface: Float[Tensor, "V 3"] | None = None,
-    features: Target | None = None,
+    surface: Float[Tensor, "P 3"] | None = None,
+    features: Float[Tensor, "P F"] | None = None,
 ) -> None:
-    """Make `forward_sdf` of a geometry that of `target`, and its features those of `features` at the surface.
+    """Make `forward_sdf` of a geometry that of `target`, and its features near `surface` those given there.
 
     The points are anywhere in the box, and half of them, where `surface` is given, near one of its points;
     what they should have is computed once, for all steps.
     """
-    radius, box = float(geometry.cfg.radius), geometry.bbox
+    radius, box, half = float(geometry.cfg.radius), geometry.bbox, POOL // 2
     drawn = named_generator(seed, "field fit points")
-    points = points_in_box(POOL, radius, drawn).to(box)
+    points, shown = points_in_box(POOL, radius, drawn).to(box), None
     if surface is not None:
-        points[: POOL // 2] = points_near(surface, POOL // 2, NEAR * radius, radius, drawn)
+        chosen = torch.randint(len(surface), (half,), generator=drawn).to(surface.device)
+        offsets = NEAR * radius * torch.randn(half, 3, generator=drawn).to(surface)
+        points[:half] = (surface[chosen] + offsets).clamp(-radius, radius)
+        shown = None if features is None else features[chosen]
     with torch.no_grad():
         distance = target(points)
-        shown = None if features is None or surface is None else features(points[: POOL // 2])
 
     def loss(generator: torch.Generator) -> Tensor:
         rows = torch.randint(POOL, (POINTS,), generator=generator).to(box.device)
         error = (geometry.forward_sdf(points[rows]) - distance[rows]).square().mean()
         if shown is None:
             return error
-        near = rows[rows < POOL // 2]
+        near = rows[rows < half]
         return error + (geometry.export(points[near])["features"] - shown[near]).square().mean()
 
     fit(geometry.parameters(), loss, seed)
@@ -83,12 +85,3 @@ def fit_signed_distance(
 def points_in_box(n: int, radius: float, generator: torch.Generator) -> Float[Tensor, "N 3"]:
     """Uniform in the cube of half-width `radius`; on the CPU."""
     return (torch.rand(n, 3, generator=generator) * 2.0 - 1.0) * radius
-
-
-def points_near(
-    surface: Float[Tensor, "V 3"], n: int, distance: float, radius: float, generator: torch.Generator
-) -> Float[Tensor, "N 3"]:
-    """Around random ones of some surface points, inside the box; on their device."""
-    chosen = surface[torch.randint(len(surface), (n,), generator=generator).to(surface.device)]
-    offset = distance * torch.randn(n, 3, generator=generator).to(surface)
-    return (chosen + offset).clamp(-radius, radius)

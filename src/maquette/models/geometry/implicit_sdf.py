@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from omegaconf import ListConfig
@@ -13,11 +14,14 @@ from torch import Tensor
 from maquette.core.errors import ConfigError
 from maquette.core.registry import register
 from maquette.models.geometry.base import BaseGeometry, BaseImplicitGeometry, GeometryOutput, is_number
+from maquette.models.geometry.features import DEPTH, SURFACE_POINTS, shown_features, surface_of
 from maquette.models.geometry.field_fit import fit_signed_distance
 from maquette.models.geometry.shape_init import check_closed, check_shape_init, signed_distance, target_shape
 from maquette.models.geometry.slopes import analytic_slope, difference_slope, with_point_gradient
 from maquette.models.networks import get_encoding, get_mlp
 from maquette.models.networks.hash_grid import HashGrid, ProgressiveBandHashGrid
+from maquette.ops.mesh import Mesh
+from maquette.ops.point_cloud import sample_surface
 
 NORMAL_TYPES = ("analytic", "finite_difference", "finite_difference_laplacian", "pred")
 SHAPES = ("sphere", "ellipsoid")
@@ -185,24 +189,29 @@ class ImplicitSDF(BaseImplicitGeometry):
         """A signed distance with the surface of another geometry, which must be closed.
 
         An implicit-sdf with the same networks and bias is copied; anything else that can become a mesh is
-        fitted. With `copy_net` its features are learned along, where their number is the same.
+        fitted. With `copy_net` its features are learned along with it, where their number is the same.
 
         Raises:
             ConfigError: `other` cannot become a mesh.
             UserError: its mesh is not closed.
         """
-        instance = ImplicitSDF(cfg).to(next(iter(other.buffers())).device)
+        instance = ImplicitSDF(cfg)
         if isinstance(other, ImplicitSDF) and _same_field(instance, other):
             parts = ["encoding", "sdf_network"] + ["feature_network"] * _same_features(instance, other)
             for part in parts if copy_net else parts[:2]:
                 getattr(instance, part).load_state_dict(getattr(other, part).state_dict())
-            return instance
-        if type(other).isosurface is BaseGeometry.isosurface:
-            raise ConfigError("system.geometry_convert_from", type(other).__name__, "what can be a mesh")
-        mesh = other.isosurface()
+            return instance.to(other.bbox.device)
+        mesh = surface_of(other, ImplicitSDF)
+        instance.to(mesh.vertices.device)
         check_closed(mesh, f"the surface of {type(other).__name__}")
-        features = _exported(other) if copy_net and _same_features(instance, other) else None
-        fit_signed_distance(instance, signed_distance(mesh), 0, mesh.vertices.detach(), features)
+        cloud = sample_surface(Mesh(mesh.vertices.detach(), mesh.faces), SURFACE_POINTS)
+        features = None
+        if copy_net and _same_features(instance, other):
+            assert cloud.normals is not None
+            extent = cloud.points.amax(dim=0) - cloud.points.amin(dim=0)
+            with torch.no_grad():
+                features = shown_features(other, cloud.points, cloud.normals, DEPTH * float(extent.max()))
+        fit_signed_distance(instance, signed_distance(mesh), 0, cloud.points, features)
         return instance
 
     def _evaluate(self, points: Tensor, output_normal: bool) -> GeometryOutput:
@@ -257,7 +266,3 @@ def _same_field(one: ImplicitSDF, other: ImplicitSDF) -> bool:
 
 def _same_features(one: BaseGeometry, other: BaseGeometry) -> bool:
     return one.cfg.n_feature_dims == getattr(other.cfg, "n_feature_dims", None) > 0
-
-
-def _exported(other: BaseGeometry) -> Callable[[Tensor], Tensor]:
-    return lambda points: other.export(points)["features"]
