@@ -30,6 +30,7 @@ from maquette.kernels.gaussian_lanes import (
     inside,
     nearness,
     not_above,
+    numbers,
     offset,
     offsets,
     read_row,
@@ -51,7 +52,11 @@ vec16 = wp.types.vector(16, wp.float32)
 PATIENCE = wp.constant(8)
 """After so many splats a block looks whether all its pixels are done."""
 SOLID_SUMS, FLAT_SUMS = 4, 9
-"""How many sums over its pixels the gradient of a splat takes, those to features not counted."""
+"""How many sums over pixels the gradient of a splat takes, those of its features not counted.
+
+0, 1, 2: of the gradient to |frame d|^2, times 1, y, y^2; 3: to depth; only of a flat one 4: of that to |s|^2;
+5, 6: to 1 + slant d, times 1, y; 7, 8: to BLUR |d|^2, times 1, y.
+"""
 
 
 @wp.func
@@ -76,6 +81,30 @@ def latest(last: wp.array3d[Any], block: Block) -> wp.int32:
 def accumulate(sums: wp.array2d[Any], own: wp.int32, which: wp.int32, value: Any) -> None:
     """Add to one of a block's own sums."""
     sums[own, which] = sums[own, which] + value
+
+
+@wp.func
+def accumulate_moments(
+    sums: wp.array2d[Any], own: wp.int32, which: wp.int32, value: Any, height: wp.float32
+) -> None:
+    """Add to two of the sums, to the second with the height."""
+    accumulate(sums, own, which, value)
+    accumulate(sums, own, which + 1, height * value)
+
+
+@wp.func
+def take_gradients(
+    block: Block, channels: wp.int32, light: wp.array3d[Any], grad_color: wp.array4d[wp.float32],
+    grad_depth: wp.array4d[wp.float32], grad_light: wp.array4d[wp.float32], planes: wp.array4d[Any],
+    depth: wp.array3d[Any], behind: wp.array3d[Any],
+) -> None:  # fmt: skip
+    """The gradients of a block's pixels, from pictures to planes."""
+    for row in range(block.top, block.top + block.rows):
+        left = light[block.tile, row, block.run]
+        behind[block.tile, row, block.run] = wp.cw_mul(left, read_row(grad_light, block, row, 0, left))
+        depth[block.tile, row, block.run] = read_row(grad_depth, block, row, 0, left)
+        for c in range(channels):
+            planes[block.tile, c, row, block.run] = read_row(grad_color, block, row, c, left)
 
 
 @wp.func
@@ -104,15 +133,22 @@ def add_frame(
 
 
 @wp.func
-def add_slant(
-    out: wp.array2d[wp.float32], place: wp.int32, splat: Splat, dx: Any, h: Any, hy: Any, b: Any, by: Any
-) -> None:
-    """Gradients to slant and centre from the moments of that of 1 + slant d, and of that of the blur."""
-    in_h = total(h)
-    add(out, place, 0, -splat.slant[0] * in_h - 2.0 * BLUR * total(wp.cw_mul(b, dx)))
-    add(out, place, 1, -splat.slant[1] * in_h - 2.0 * BLUR * total(by))
-    add(out, place, 6, total(wp.cw_mul(h, dx)))
-    add(out, place, 7, total(hy))
+def add_splat(
+    out: wp.array2d[wp.float32], place: wp.int32, splat: Splat, dx: Any, sums: wp.array2d[Any], own: wp.int32,
+    flat: wp.bool,
+) -> None:  # fmt: skip
+    """Gradients to a splat from a block's sums."""
+    add_frame(out, place, splat, dx, sums[own, 0], sums[own, 1], total(sums[own, 2]))
+    add(out, place, 8, total(sums[own, 3]) / splat.depth)
+    to_rho = total(sums[own, 0])
+    if flat:
+        to_rho = total(sums[own, 4])
+        in_h = total(sums[own, 5])
+        add(out, place, 0, -splat.slant[0] * in_h - 2.0 * BLUR * total(wp.cw_mul(sums[own, 7], dx)))
+        add(out, place, 1, -splat.slant[1] * in_h - 2.0 * BLUR * total(sums[own, 8]))
+        add(out, place, 6, total(wp.cw_mul(sums[own, 5], dx)))
+        add(out, place, 7, total(sums[own, 6]))
+    add(out, place, 9, -2.0 * to_rho / splat.opacity)
 
 
 @lru_cache
@@ -140,10 +176,8 @@ def blend_kernel(lanes: int, flat: bool) -> Any:
     ) -> None:
         block = block_of(first + wp.tid(), rows, lanes, grid)
         tile, run = block.tile, block.run
-        lane, ones = vec(), vec()
-        for k in range(lanes):
-            lane[k] = wp.float32(k)
-            ones[k] = 1.0
+        ones = vec(1.0)
+        lane = numbers(ones)
         for row in range(block.top, block.top + rows):
             light[tile, row, run] = inside(out_light, block, row, ones)
             depth[tile, row, run] = vec()
@@ -221,17 +255,9 @@ def blend_backward_kernel(lanes: int, flat: bool) -> Any:
         own = first + wp.tid()
         block = block_of(own, rows, lanes, grid)
         tile, run = block.tile, block.run
-        lane, ones = vec(), vec()
-        for k in range(lanes):
-            lane[k] = wp.float32(k)
-            ones[k] = 1.0
-        for row in range(block.top, block.top + rows):
-            behind[tile, row, run] = wp.cw_mul(
-                light[tile, row, run], read_row(grad_light, block, row, 0, ones)
-            )
-            depth[tile, row, run] = read_row(grad_depth, block, row, 0, ones)
-            for c in range(channels):
-                planes[tile, c, row, run] = read_row(grad_color, block, row, c, ones)
+        ones = vec(1.0)
+        lane = numbers(ones)
+        take_gradients(block, channels, light, grad_color, grad_depth, grad_light, planes, depth, behind)
         place = latest(last, block)
         while place >= starts[tile]:
             i = order[place]
@@ -271,24 +297,15 @@ def blend_backward_kernel(lanes: int, flat: bool) -> Any:
                     in_h = -wp.cw_mul(nearer, 2.0 * wp.cw_mul(to_rho, rho) + wp.cw_mul(weight, along))
                     in_b = to_rho - wp.cw_mul(to_rho, in_plane)
                     accumulate(sums, own, 4, to_rho)
-                    accumulate(sums, own, 5, in_h)
-                    accumulate(sums, own, 6, height * in_h)
-                    accumulate(sums, own, 7, in_b)
-                    accumulate(sums, own, 8, height * in_b)
-                accumulate(sums, own, 0, m)
-                accumulate(sums, own, 1, height * m)
+                    accumulate_moments(sums, own, 5, in_h, height)
+                    accumulate_moments(sums, own, 7, in_b, height)
+                accumulate_moments(sums, own, 0, m, height)
                 accumulate(sums, own, 2, (height * height) * m)
                 accumulate(sums, own, 3, wp.cw_mul(weight, along))
                 for c in range(channels):
                     accumulate(sums, own, count + c, wp.cw_mul(weight, planes[tile, c, row, run]))
             if span[0] < span[1]:
-                add_frame(out, place, splat, dx, sums[own, 0], sums[own, 1], total(sums[own, 2]))
-                add(out, place, 8, total(sums[own, 3]) / splat.depth)
-                if wp.static(flat):
-                    add_slant(out, place, splat, dx, sums[own, 5], sums[own, 6], sums[own, 7], sums[own, 8])
-                    add(out, place, 9, -2.0 * total(sums[own, 4]) / splat.opacity)
-                else:
-                    add(out, place, 9, -2.0 * total(sums[own, 0]) / splat.opacity)
+                add_splat(out, place, splat, dx, sums, own, flat)
                 for c in range(channels):
                     add(out, place, FEATURES + c, total(sums[own, count + c]))
             place -= 1

@@ -223,6 +223,15 @@ def unless_densest(value: Any, alpha: Any) -> Any:
 
 
 @wp.func
+def numbers(row_like: Any) -> Any:
+    """0, 1, 2 ..."""
+    result = type(row_like)()
+    for k in range(len(row_like)):
+        result[k] = wp.float32(k)
+    return result
+
+
+@wp.func
 def offsets(block: Block, centre: wp.vec2, lane: Any, ones: Any) -> Any:
     """How far right of a centre each pixel of a row is."""
     return lane + (wp.float32(block.x) + 0.5 - centre[0]) * ones
