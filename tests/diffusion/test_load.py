@@ -7,13 +7,30 @@ from safetensors.torch import load_file, save_file
 
 from maquette.core.errors import ConfigError, ModelUnavailableError, UserError
 from maquette.diffusion import load
-from maquette.diffusion.load import IMAGE_PARTS, TEXT_PARTS, load_pipeline, model_folder
+from maquette.diffusion.load import IMAGE_PARTS, TEXT_PARTS, load_part, load_pipeline, model_folder
+from maquette.diffusion.schedulers import SCHEDULERS
 
 
 @pytest.fixture
 def folder(saved_folder, tmp_path):
     """A copy that may be damaged."""
     return shutil.copytree(saved_folder, tmp_path / "copy")
+
+
+@pytest.fixture
+def refusing_hub(monkeypatch):
+    """A hub that answers everything with the error of this name."""
+    import huggingface_hub
+
+    def use(error):
+        kind = getattr(huggingface_hub.errors, error)
+
+        def refuse(*args, **kwargs):
+            raise kind.__new__(kind)
+
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+
+    return use
 
 
 def unet_weights(folder):
@@ -63,11 +80,43 @@ def test_a_half_precision_copy_is_used_when_there_is_no_other(folder):
 
 def test_the_scheduler_can_be_swapped(saved_folder):
     plain = load_pipeline(str(saved_folder), parts=["scheduler"])
-    swapped = load_pipeline(str(saved_folder), parts=["scheduler"], scheduler="PNDMScheduler")
-    assert type(swapped.scheduler).__name__ == "PNDMScheduler"
-    assert torch.equal(swapped.scheduler.alphas_cumprod, plain.scheduler.alphas_cumprod)
+    for name, kind in {**SCHEDULERS, "PNDMScheduler": "PNDMScheduler", "dpm++": SCHEDULERS["DPM++"]}.items():
+        swapped = load_pipeline(str(saved_folder), parts=["scheduler"], scheduler=name).scheduler
+        assert type(swapped).__name__ == kind
+        assert torch.equal(swapped.alphas_cumprod, plain.scheduler.alphas_cumprod)
     with pytest.raises(ConfigError, match="scheduler"):
         load_pipeline(str(saved_folder), parts=["scheduler"], scheduler="NoSuchScheduler")
+
+
+@pytest.mark.parametrize(
+    ("model", "scheduler"),
+    [("flow", "DDIM"), ("sd", "FlowMatchEulerDiscreteScheduler"), ("sd", "AutoencoderKL")],
+)
+def test_a_scheduler_of_another_kind_is_refused(model, scheduler):
+    with pytest.raises(ConfigError, match="scheduler"):
+        load_pipeline(f"maquette/random-tiny?family={model}", parts=["scheduler"], scheduler=scheduler)
+
+
+def test_one_part_is_loaded_by_its_name(saved_folder):
+    whole = load_pipeline(str(saved_folder), dtype=torch.bfloat16, parts=["vae"]).vae
+    for vae in (
+        load_part(str(saved_folder), "vae", dtype=torch.bfloat16),
+        load_part(str(saved_folder / "vae"), dtype=torch.bfloat16),
+    ):
+        assert vae.dtype == torch.bfloat16 and not vae.training
+        assert torch.equal(vae.encoder.conv_in.weight, whole.encoder.conv_in.weight)
+    with pytest.raises(UserError, match="no part controlnet"):
+        load_part(str(saved_folder), "controlnet")
+
+
+def test_a_variant_of_the_files_is_chosen_by_name(folder):
+    path = unet_weights(folder)
+    half = {name: tensor.half() * 0 for name, tensor in load_file(path).items()}
+    save_file(half, path.with_name("diffusion_pytorch_model.fp16.safetensors"), {"format": "pt"})
+    assert load_part(str(folder), "unet").conv_in.weight.any()
+    assert not load_part(str(folder), "unet", variant="fp16").conv_in.weight.any()
+    with pytest.raises(UserError, match="variant bf16"):
+        load_part(str(folder), "unet", variant="bf16")
 
 
 def test_a_folder_that_is_no_pipeline(tmp_path):
@@ -169,20 +218,26 @@ def test_an_installation_without_its_prior(monkeypatch, tmp_path):
         ("RemoteEntryNotFoundError", "no diffusers pipeline"),
     ],
 )
-def test_what_the_hub_refuses_is_one_sentence_with_alternatives(monkeypatch, error, words):
-    import huggingface_hub
-
-    kind = getattr(huggingface_hub.errors, error)
-
-    def refuse(*args, **kwargs):
-        raise kind.__new__(kind)
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+def test_what_the_hub_refuses_is_one_sentence_with_alternatives(refusing_hub, error, words):
+    refusing_hub(error)
     with pytest.raises(ModelUnavailableError, match=words) as caught:
-        load_pipeline("runwayml/stable-diffusion-v1-5")
+        load_pipeline("someone/something")
     assert "maquette/toyworld" in caught.value.hint
-    assert "stable-diffusion-v1-5/stable-diffusion-v1-5" in caught.value.hint
     assert "\n" not in caught.value.summary
+
+
+@pytest.mark.parametrize("error", ["RepositoryNotFoundError", "LocalEntryNotFoundError"])
+def test_a_model_that_was_removed_names_its_copies(refusing_hub, error):
+    refusing_hub(error)
+    with pytest.raises(ModelUnavailableError, match="its owner removed it") as caught:
+        load_pipeline("runwayml/stable-diffusion-v1-5")
+    assert "stable-diffusion-v1-5/stable-diffusion-v1-5 or maquette/toyworld" in caught.value.hint
+
+
+def test_a_gated_model_says_whose_licence_and_how(refusing_hub):
+    refusing_hub("GatedRepoError")
+    with pytest.raises(ModelUnavailableError, match=r"DeepFloyd IF License.*hf auth login"):
+        load_pipeline("DeepFloyd/IF-I-XL-v1.0")
 
 
 def test_a_name_that_is_neither(monkeypatch):

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from maquette.core.errors import ConfigError
-from maquette.diffusion.random_pipeline import RandomPipelineSpec, build_random_pipeline, byte_tokenizer
+from maquette.diffusion.random_parts import RandomPipelineSpec, byte_tokenizer
+from maquette.diffusion.random_pipeline import build_random_pipeline
 
 
 def test_options_are_read_from_the_name():

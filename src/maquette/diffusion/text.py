@@ -20,6 +20,7 @@ from torch import Tensor
 
 from maquette.core.paths import EMBEDDED_PRIOR, atomic_path, cache_dir
 from maquette.diffusion.load import TEXT_PARTS, is_random, load_pipeline, model_folder
+from maquette.diffusion.single_file import is_single_file
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -81,7 +82,8 @@ def encode_prompts(
     Raises:
         ModelUnavailableError, UserError: as `load_pipeline`.
     """
-    cache = EmbeddingCache(model, dtype) if use_cache and not is_random(model) else None
+    has_folder = not is_random(model) and not is_single_file(model)
+    cache = EmbeddingCache(model, dtype) if use_cache and has_folder else None
     known = {prompt: cache.read(prompt) for prompt in dict.fromkeys(prompts)} if cache else {}
     missing = [prompt for prompt in dict.fromkeys(prompts) if known.get(prompt) is None]
     if missing:
@@ -168,9 +170,13 @@ def _encode_all(model: str, prompts: Sequence[str], dtype: torch.dtype, device: 
 
 
 def _encode(pipeline: DiffusionPipeline, prompts: list[str], device: torch.device) -> TextEncoding:
-    found = pipeline.encode_prompt(
-        prompts, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
+    encode = getattr(pipeline, "encode_prompt", None) or pipeline._encode_prompt
+    others = {} if pipeline.components.get("text_encoder_3") is None else {"prompt_2": None, "prompt_3": None}
+    found = encode(
+        prompts, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False, **others
     )
+    if isinstance(found, Tensor):
+        return TextEncoding(found)
     return TextEncoding(found[0], found[2] if len(found) == 4 else None)
 
 
