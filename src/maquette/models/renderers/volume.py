@@ -29,8 +29,8 @@ from maquette.ops.shading import normal_to_color
 
 COUNTS = ("num_samples_per_ray", "num_samples_per_ray_importance", "eval_chunk_size", "grid_resolution")
 PER_RAY = ("comp_rgb_fg", "opacity", "depth", "z_variance", "comp_normal")
-RAYS_PER_CHUNK = 2**14
-"""Rays marched at once in evaluation."""
+SAMPLES_PER_CHUNK = 2**19
+"""Samples that are looked at together in evaluation, if rays have as many as they can."""
 PERTURBATION = 1e-2
 """Standard deviation of the points at which `return_normal_perturb` looks again, world units."""
 
@@ -170,7 +170,7 @@ class VolumeRenderer(BaseRenderer):
             self._update_grid(rng)
             drawn = self.render_rays(rays)
         else:
-            drawn = _joined([self.render_rays(part) for part in rays.chunks(RAYS_PER_CHUNK)])
+            drawn = _joined([self.render_rays(part) for part in rays.chunks(self._rays_per_chunk())])
         out = RenderOutput()
         out.update(_as_pictures(drawn, views, height, width))
         self._put_background(out, rays_d, bg_color, rng)
@@ -208,6 +208,11 @@ class VolumeRenderer(BaseRenderer):
         samples = self.sample(rays)
         shaded = self._shade_all(rays, samples)
         return self._composite(rays, samples, shaded)
+
+    def _rays_per_chunk(self) -> int:
+        return max(
+            1, SAMPLES_PER_CHUNK // (self.cfg.num_samples_per_ray + self.cfg.num_samples_per_ray_importance)
+        )
 
     def jitter(self, rays: RayBatch) -> StepRandom | None:
         """The source of the samples' jitter; none in evaluation."""
