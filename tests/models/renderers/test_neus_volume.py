@@ -167,7 +167,7 @@ def test_the_occupancy_grid_skips_empty_space_and_keeps_the_picture(volsdf):
 def test_evaluation_in_small_parts_is_the_same(monkeypatch):
     render = renderer(learned()).eval()
     whole = render(**batch(views=2))
-    monkeypatch.setattr("maquette.models.renderers.volume.RAYS_PER_CHUNK", 50)
+    monkeypatch.setattr("maquette.models.renderers.volume.SAMPLES_PER_CHUNK", 2000)
     parts = renderer(render.geometry, eval_chunk_size=501).eval()(**batch(views=2))
     assert set(whole) == set(parts)
     for name in whole:
