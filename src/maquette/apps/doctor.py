@@ -1,4 +1,4 @@
-"""``maquette doctor``: what this machine is, what is installed, and what runs how."""
+"""``maquette doctor``: what this machine is, what is installed, and what runs how; whether a model works."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from maquette.core.errors import UserError
 from maquette.core.paths import EMBEDDED_PRIOR, assets_dir, cache_dir
 
 OPTIONAL = {"gradio": "app", "ray": "fleet", "pxr": "usd", "open3d": "points", "wandb": "wandb"}
@@ -18,18 +19,54 @@ OPTIONAL = {"gradio": "app", "ray": "fleet", "pxr": "usd", "open3d": "points", "
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command has no options."""
+    """The options of the command."""
+    parser.add_argument(
+        "--prior", metavar="MODEL", help="examine a diffusion model: an id, a folder or a checkpoint"
+    )
+    parser.add_argument("--prompt", metavar="TEXT", help="what to sample with --prior, in the model's words")
+    parser.add_argument("--catalogue", action="store_true", help="list known models, and copies of lost ones")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print the tables."""
+    """Print the tables, or examine a model; 1 if it fails."""
+    console = Console(highlight=False)
+    if args.prior is not None:
+        return _examine(console, args.prior, args.prompt)
+    if args.prompt is not None:
+        raise UserError("--prompt is for examining a model.", hint="add --prior MODEL")
+    for title, rows in (_catalogue() if args.catalogue else _everything()).items():
+        console.print(_table(title, rows))
+    return 0
+
+
+def _everything() -> dict[str, Mapping[str, Any]]:
     from maquette.training.machine import machine, versions
 
-    console = Console(highlight=False)
-    console.print(_table("machine", machine()))
-    console.print(_table("versions", versions()))
-    console.print(_table("what runs how", _ways()))
-    return 0
+    return {"machine": machine(), "versions": versions(), "what runs how": _ways()}
+
+
+def _catalogue() -> dict[str, Mapping[str, Any]]:
+    from maquette.diffusion.catalogue import CATALOGUE
+
+    return {"models": {name: entry.summary() for name, entry in CATALOGUE.items()}}
+
+
+def _examine(console: Console, model: str, prompt: str | None) -> int:
+    """A line for each experiment as soon as it is done."""
+    from maquette.core.device import current_device
+    from maquette.diffusion.checkup import PROMPT, Checkup
+    from maquette.diffusion.denoiser import weights_dtype
+
+    device = current_device()
+    console.print(Text(f"{model} on {device}"))
+    failed = []
+    for found in Checkup(model, weights_dtype(device, half=True), device, prompt or PROMPT).findings():
+        line = Text("pass  " if found.passed else "FAIL  ", style="green" if found.passed else "bold red")
+        figures = f"{found.name:<20}{found.seconds:7.1f} s {found.memory:6.2f} GiB  {found.detail}"
+        console.print(line.append(figures, style="default"), soft_wrap=True)
+        failed += [] if found.passed else [found.name]
+    console.print(Text(f"failed: {', '.join(failed)}" if failed else "The model works."), soft_wrap=True)
+    return 1 if failed else 0
 
 
 def _ways() -> dict[str, str]:

@@ -27,6 +27,19 @@ class CatalogueEntry:
     note: str = ""
     """What else one should know."""
 
+    def summary(self) -> str:
+        """Everything that is known, in one line."""
+        facts = [
+            self.family,
+            "" if self.size_gb is None else f"about {self.size_gb:g} GB",
+            self.licence or "licence not known here",
+            "gated" if self.gated else "",
+            "no longer on the hub" if self.removed else "",
+            f"copies: {', '.join(self.mirrors)}" if self.mirrors else "",
+            self.note,
+        ]
+        return "; ".join(filter(None, facts))
+
 
 _OPENRAIL: Final = "CreativeML OpenRAIL-M"
 _OPENRAIL_PP: Final = "CreativeML Open RAIL++-M"

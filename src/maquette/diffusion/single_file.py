@@ -8,7 +8,7 @@ model that diffusers recognises in the file, whose small files are then read fro
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
@@ -105,11 +105,34 @@ def load_single_file(
         raise UserError(f"A {index['_class_name']} cannot be loaded from one file; use its folder.")
     absent = {part: None for part in parts_of(index) if part not in wanted}
     try:
-        return kind.from_single_file(
+        pipeline = kind.from_single_file(
             str(path), config=str(folder), local_files_only=True, torch_dtype=dtype, **absent
         )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as err:
+    except NotImplementedError as err:
+        raise UserError(
+            f"The checkpoint {path.name} lacks weights that its configuration asks for.",
+            [f"read as a {index['_class_name']}, configured like {folder}"],
+            "the configuration may be that of another kind of model: name the right one, ?config=FOLDER",
+        ) from err
+    except (*_broken(), SafetensorError) as err:
         raise _not_known(path, err) from err
+    if lost := [name for name, weight in _weights(pipeline) if weight.is_meta]:
+        raise UserError(
+            f"The checkpoint {path.name} lacks {len(lost)} weights.", lost[:5], "download it again"
+        )
+    return pipeline
+
+
+def _weights(pipeline: DiffusionPipeline) -> Iterator[tuple[str, torch.Tensor]]:
+    for part, network in pipeline.components.items():
+        if isinstance(network, torch.nn.Module):
+            yield from ((f"{part}.{name}", weight) for name, weight in network.state_dict().items())
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    from diffusers.loaders.single_file_utils import SingleFileComponentError
+
+    return (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SingleFileComponentError)
 
 
 def _check(path: Path) -> None:
