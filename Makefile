@@ -36,7 +36,7 @@ format: dev
 	$(BIN)/ruff format .
 
 bench: install
-	for table in hash_grid volume_rendering export; do $(BIN)/python benchmarks/$$table.py || exit 1; done
+	for table in kernels hash_grid volume_rendering export; do $(BIN)/python benchmarks/$$table.py || exit 1; done
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist

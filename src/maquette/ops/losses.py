@@ -94,8 +94,8 @@ def laplacian_smoothness(mesh: Mesh) -> Float[Tensor, ""]:
 
 
 def total_variation(picture: Float[Tensor, "B H W C"]) -> Float[Tensor, ""]:
-    """Twice the mean squared difference between vertical neighbours plus that between horizontal ones: prefers
-    smooth pictures (Mahendran and Vedaldi 2015, with exponent 2).
+    """Twice the mean squared difference between vertical neighbours plus that between horizontal ones:
+    prefers smooth pictures (Mahendran and Vedaldi 2015, with exponent 2).
 
     Zero for a picture of one pixel.
     """
