@@ -49,6 +49,13 @@ def test_the_order_of_the_views_does_not_matter(denoiser, views):
     )
 
 
+def test_slices_change_nothing(denoiser, views):
+    sliced = load_denoiser(
+        "maquette/random-tiny?family=multiview", torch.float32, CPU, attention_slicing=True
+    )
+    torch.testing.assert_close(predict(sliced, *views), predict(denoiser, *views), rtol=1e-4, atol=1e-5)
+
+
 def test_objects_of_a_batch_are_as_alone(denoiser, views):
     together = predict(denoiser, *views)
     alone = torch.cat([predict(denoiser, *(one[rows] for one in views)) for rows in ([0, 1], [2, 3])])

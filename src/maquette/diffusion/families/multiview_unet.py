@@ -37,6 +37,11 @@ class MultiViewUNet(UNet2DConditionModel):
             }
         )
 
+    def set_attention_slice(self, slice_size: str | int | list[int] | None) -> None:
+        """Slices of cross-attention only: self-attention keeps seeing all views."""
+        super().set_attention_slice(slice_size)
+        self.share_views()
+
 
 class ViewsProcessor(AttnProcessor2_0):
     """Self-attention over the pixels of several views: (B V) L C is read as B (V L) C."""
