@@ -22,30 +22,32 @@ def change(folder, part, **values):
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
-def outcome(folder):
-    return {one.name: one for one in Checkup(str(folder), torch.float32, CPU).findings()}
+def outcome(folder, experiment):
+    """Whether one experiment passes, and what it says."""
+    checkup = Checkup(str(folder), torch.float32, CPU)
+    assert checkup.loading()[0] and checkup.encoding()[0]
+    return getattr(checkup, experiment)()
 
 
 @pytest.mark.parametrize("wrong", ["epsilon", "sample"])
 def test_a_wrong_prediction_type_is_found(prior, wrong):
+    assert outcome(prior, "prediction_type")[0]
     change(prior, "scheduler", prediction_type=wrong)
-    found = outcome(prior)
-    assert found["loading"].passed and found["text"].passed and found["latent scale"].passed
-    assert not found["prediction type"].passed
-    assert f"{wrong} " in found["prediction type"].detail
+    passed, detail = outcome(prior, "prediction_type")
+    assert not passed and f"read as {wrong} " in detail
 
 
 @pytest.mark.parametrize("factor", [4.0, 0.25])
 def test_a_wrong_scaling_factor_is_found(prior, factor):
+    assert outcome(prior, "latent_scale")[0]
     config = json.loads((prior / "vae" / "config.json").read_text())
     change(prior, "vae", scaling_factor=config["scaling_factor"] * factor)
-    found = outcome(prior)
-    assert found["loading"].passed and not found["latent scale"].passed
+    assert not outcome(prior, "latent_scale")[0]
 
 
 def test_after_a_crash_there_is_nothing_more_to_say(prior):
     shutil.rmtree(prior / "unet")
-    (found,) = outcome(prior).values()
+    (found,) = Checkup(str(prior), torch.float32, CPU).findings()
     assert found.name == "loading" and not found.passed
     assert "its part unet is missing" in found.detail
 

@@ -150,12 +150,13 @@ def family(name: str) -> Family:
 
 
 def newest_change(name: str) -> int:
-    """When the weights of a model on this disk were last written, in nanoseconds; 0 for one without files."""
+    """When a model on this disk was last written, in nanoseconds; 0 for one without files."""
     if is_random(name):
         return 0
     if is_single_file(name):
         return checkpoint_path(name).stat().st_mtime_ns
-    files = model_folder(name, family(name).image_parts).glob("*/*.safetensors")
+    folder = model_folder(name, family(name).image_parts)
+    files = (path for kind in ("safetensors", "json") for path in folder.glob(f"*/*.{kind}"))
     return max((path.stat().st_mtime_ns for path in files), default=0)
 
 
