@@ -98,7 +98,7 @@ def incomplete_prior(folder: Path) -> str:
         (["system.guidance.weighting_strategy=best"], "sds"),
         (["system.loss.lambda_sds=much"], "lambda_sds"),
         (["system.exporter.fmt=fbx"], "glb"),
-        (["system.geometry_convert_from=other.ckpt"], "not available yet"),
+        (["system.geometry_convert_from=other.ckpt"], "other.ckpt"),
         (["--prior", "INCOMPLETE"], "INCOMPLETE"),
         (["--prior", "nobody/no-such-model"], "nobody/no-such-model"),
         (["--out", "USED"], "not empty"),

@@ -59,8 +59,7 @@ def geometry_of(name):
 
 @pytest.mark.parametrize("name", list(CONFIGS))
 def test_a_ball_leaves_whole(name, tmp_path):
-    activation = "none" if name == "gaussian-splatting" else "sigmoid"
-    material = NoMaterial({"color_activation": activation})
+    material = NoMaterial({"color_activation": "sigmoid"})
     cfg = {"texture_size": 64, "texture_format": "png", "max_faces": 800}
     item = MeshExporter(cfg, geometry_of(name), material)()[0]
     mesh = read_mesh(write_mesh(item.params["v_pos"], tmp_path / item.save_name, **item.params["options"])[0])
