@@ -94,7 +94,7 @@ def bin_splats(
 
 @wp.func
 def frame_at(splats: wp.array2d[wp.float32], i: wp.int32) -> wp.mat22:
-    """The matrix of a splat, see `gaussian_composite.pack`."""
+    """The matrix of a splat, see `gaussians.pack`."""
     return wp.mat22(splats[i, 2], splats[i, 3], splats[i, 4], splats[i, 5])
 
 
