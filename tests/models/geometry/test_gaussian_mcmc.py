@@ -46,6 +46,12 @@ def test_number_grows_to_its_limit() -> None:
     assert made.evolve(0, 50, RNG) is None and made.n == 22
 
 
+def test_small_clouds_grow_by_one_or_not_at_all() -> None:
+    made = cloud(max_num=22, mcmc_growth=0.01)
+    assert made.evolve(0, 50, RNG).source.shape == (21,)
+    assert cloud(max_num=22, mcmc_growth=0.0).evolve(0, 50, RNG) is None
+
+
 def test_noise_moves_transparent_ones_along_their_shape() -> None:
     made = cloud(mcmc_noise_lr=100.0, position_lr=[0, 0.01, 0.01, 100])
     with torch.no_grad():

@@ -62,7 +62,8 @@ class MarkovChain:
 
     def grow(self, cloud: GaussianRows, rng: StepRandom) -> Rows | None:
         """Add copies of Gaussians, drawn in proportion to their opacity, until `max_num` is reached."""
-        wanted = min(self.cfg.max_num, int((1.0 + self.cfg.mcmc_growth) * cloud.n)) - cloud.n
+        growth = self.cfg.mcmc_growth
+        wanted = min(self.cfg.max_num, max(int((1.0 + growth) * cloud.n), cloud.n + (growth > 0.0))) - cloud.n
         if wanted <= 0:
             return None
         draws = rng.uniform("gaussians/grow", wanted)[0].to(cloud._xyz)
