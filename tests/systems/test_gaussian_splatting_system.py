@@ -1,5 +1,6 @@
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from maquette.core.loading import load_checkpoint
 from maquette.core.output import MappingOutput
 from maquette.core.registry import find, registry
 from maquette.io.splats import read_splats
+from maquette.models.geometry.gaussian_densify import Densification
 from maquette.models.guidance.base import GuidanceOutput
 from maquette.ops.losses import total_variation
 from maquette.systems.gaussian_splatting import GaussianSplattingSystem, follow_rows
@@ -156,6 +158,20 @@ def test_rows_of_moments() -> None:
     state = optimizer.state[parameter]
     assert torch.equal(state["exp_avg"][:2], before["exp_avg"][[2, 0]]) and state["exp_avg"][2].sum() == 0
     assert torch.equal(state["exp_avg_sq"][0], before["exp_avg_sq"][2]) and state["step"] == 1
+
+
+def test_a_reset_forgets_the_moments_of_opacities_alone(config: Any) -> None:
+    system = built(config())
+    system._trainer = SimpleNamespace(callbacks=[])
+    named = system.geometry.row_parameters
+    optimizer = torch.optim.Adam(named.values())
+    for parameter in named.values():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    system._follow(optimizer, Densification(system.geometry.cfg).fade(system.geometry))
+    moments = {name: optimizer.state[parameter] for name, parameter in named.items()}
+    assert not moments["_opacity"]["exp_avg"].any() and not moments["_opacity"]["exp_avg_sq"].any()
+    assert moments["_xyz"]["exp_avg"].all() and moments["_xyz"]["exp_avg_sq"].all()
 
 
 def test_groups_have_the_rates_of_their_parameters(config: Any) -> None:

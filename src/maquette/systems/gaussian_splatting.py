@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from maquette.core.errors import ConfigError
 from maquette.core.registry import find
+from maquette.models.geometry.gaussian_rows import Rows
 from maquette.ops import losses
 from maquette.ops.gaussians import Gaussians
 from maquette.systems.dreamfusion import DreamFusion
@@ -127,7 +129,7 @@ class GaussianSplattingSystem(DreamFusion):
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         change = self.geometry.evolve(now, step, self.streams.at(step, [0]))
         if change is not None:
-            self._follow(inner, change.source, change.fresh)
+            self._follow(inner, change)
 
     def _weighs(self, name: str) -> bool:
         return f"lambda_{name}" in self.loss_weights and self.loss_weight(name) > 0
@@ -143,13 +145,14 @@ class GaussianSplattingSystem(DreamFusion):
         trained = [name for name, part in others.items() if any(p.requires_grad for p in part.parameters())]
         return groups | {name: {} for name in trained}
 
-    def _follow(self, optimizer: Optimizer, source: Tensor, fresh: Tensor) -> None:
+    def _follow(self, optimizer: Optimizer, change: Rows) -> None:
         """Give the optimizer's moments and the average of the weights the rows that there are now."""
         averages = [one.weights for one in self.trainer.callbacks if isinstance(one, EMA) and one.weights]
         for name, parameter in self.geometry.row_parameters.items():
-            follow_rows(optimizer, parameter, source, fresh)
+            forget = torch.ones_like(change.fresh) if name in change.reset else change.fresh
+            follow_rows(optimizer, parameter, change.source, forget)
             for average in averages:
-                average.follow(f"geometry.{name}", parameter, source, fresh)
+                average.follow(f"geometry.{name}", parameter, change.source, change.fresh)
 
 
 def follow_rows(optimizer: Optimizer, parameter: Tensor, source: Tensor, fresh: Tensor) -> None:

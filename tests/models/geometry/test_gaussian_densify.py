@@ -156,8 +156,11 @@ def test_opacities_fade_at_a_reset() -> None:
     made = cloud(opacity_reset_interval=100)
     made.evolve(0, 50, RNG)
     torch.testing.assert_close(torch.sigmoid(made._opacity), torch.full((12, 1), 0.1))
-    made.evolve(0, 100, RNG)
+    version = made._opacity._version
+    rows = made.evolve(0, 100, RNG)
     torch.testing.assert_close(torch.sigmoid(made._opacity), torch.full((12, 1), 0.09))
+    assert made._opacity._version > version and rows.reset == {"_opacity"}
+    assert rows.source.tolist() == list(range(12)) and not rows.fresh.any()
 
 
 def test_nothing_happens_outside_of_its_time() -> None:

@@ -44,7 +44,8 @@ class Densification:
         if due(step, cfg.prune_from_iter, cfg.prune_until_iter, cfg.prune_interval):
             change = self.prune(cloud, epoch, step)
             if step % cfg.opacity_reset_interval == 0:
-                cloud._opacity.data = torch.logit(FADE * torch.sigmoid(cloud._opacity.data))
+                faded = self.fade(cloud)
+                change = faded if change is None else change.then(faded)
         if due(step, cfg.densify_from_iter, cfg.densify_until_iter, cfg.densification_interval):
             grown = self.densify(cloud, epoch, step, rng)
             change = grown if change is None else change.then(grown)
@@ -67,6 +68,13 @@ class Densification:
         rows = kept(keep)
         cloud.take(rows)
         return rows
+
+    @torch.no_grad()
+    def fade(self, cloud: GaussianRows) -> Rows:
+        """Take a part of every opacity; what an optimizer knows of them is no longer true."""
+        cloud._opacity.copy_(torch.logit(FADE * torch.sigmoid(cloud._opacity)))
+        rows = torch.arange(cloud.n, device=cloud._opacity.device)
+        return Rows(rows, torch.zeros_like(rows, dtype=torch.bool), frozenset({"_opacity"}))
 
     def densify(self, cloud: GaussianRows, epoch: int, step: int, rng: StepRandom) -> Rows | None:
         """Clone and split; where `max_num` leaves no room for all, those that are pulled most."""

@@ -29,12 +29,15 @@ class Rows:
     """Index of an old row for each new row."""
     fresh: Bool[Tensor, " M"]
     """Whether an optimizer should forget what it knows of the old row."""
+    reset: frozenset[str] = frozenset()
+    """Parameters that were set anew: of these an optimizer should forget every row."""
 
     def then(self, later: "Rows | None") -> "Rows":
         """Both changes as one."""
         if later is None:
             return self
-        return Rows(self.source[later.source], self.fresh[later.source] | later.fresh)
+        fresh = self.fresh[later.source] | later.fresh
+        return Rows(self.source[later.source], fresh, self.reset | later.reset)
 
 
 def kept(keep: Bool[Tensor, " N"]) -> Rows:
