@@ -205,6 +205,11 @@ def test_is_created_from_another_cloud() -> None:
     assert few.n == 4 and few.sh_degree == 1
 
 
+def test_is_created_where_the_other_one_is() -> None:
+    made = GaussianSplatting.create_from(GaussianSplatting({"init_num_pts": 6}).to("meta"))
+    assert {one.device.type for one in made.state_dict().values()} == {"meta"}
+
+
 def test_takes_the_number_of_rows_of_a_checkpoint() -> None:
     stored = GaussianSplatting({"init_num_pts": 9})
     stored.gradient_sum += 2.0

@@ -181,7 +181,7 @@ class GaussianSplatting(GaussianRows, DensityField):
         """A cloud that starts as a copy of another one, or on the surface of any geometry that has one.
 
         Args:
-            other: the geometry to convert.
+            other: the geometry to convert, on its device.
             cfg: config of the new one; `init_num_pts` Gaussians go onto a surface.
             copy_net: not needed: there are no networks.
             kwargs: `material`, whose albedo the colours become.
@@ -189,7 +189,7 @@ class GaussianSplatting(GaussianRows, DensityField):
         instance = cls(cfg)
         is_cloud = isinstance(other, GaussianSplatting)
         start = other.gaussians() if is_cloud else from_geometry(other, instance.cfg, kwargs.get("material"))
-        instance.set_rows(fitted(start, instance.cfg))
+        instance.to(start.means.device).set_rows(fitted(start, instance.cfg))
         instance.given = True
         return instance
 
