@@ -86,6 +86,14 @@ def test_environment_map_can_have_one_color_in_evaluation():
     assert background.eval()(directions())[0, 1, 2].tolist() == [1.0, 0.5, 0.0]
 
 
+@pytest.mark.parametrize("color", [0.5, [0.1, 0.2], [0.1, 0.2, 0.3], ["r", "e", "d", "s"]])
+def test_that_color_has_a_number_for_each_channel(color):
+    with pytest.raises(ConfigError, match=r"system\.background\.eval_color"):
+        NeuralEnvironmentMapBackground({"eval_color": color, "n_output_dims": 4})
+    made = NeuralEnvironmentMapBackground({"eval_color": [1.0, 0.5, 0.0, 2.0], "n_output_dims": 4})
+    assert made.eval()(directions())[0, 1, 2].tolist() == [1.0, 0.5, 0.0, 2.0]
+
+
 def test_a_wrong_range_is_refused():
     with pytest.raises(ConfigError, match="random_aug_range"):
         SolidColorBackground({"random_aug_range": [0.9, 0.1]})

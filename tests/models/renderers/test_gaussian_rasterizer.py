@@ -190,6 +190,8 @@ def test_mistakes_are_named() -> None:
         renderer(NAMES[0], ball(2), primitive="4d")
     with pytest.raises(ConfigError, match=r"system\.renderer\.invert_bg_prob"):
         renderer(NAMES[0], ball(2), invert_bg_prob=2.0)
+    with pytest.raises(ConfigError, match=r"system\.renderer\.back_ground_color"):
+        renderer(NAMES[0], ball(2), back_ground_color=[255, 255, 255])
     parts = {"material": NoMaterial(), "background": SolidColorBackground()}
     with pytest.raises(ConfigError, match="gaussian-splatting"):
         find(NAMES[0], "renderer")({}, geometry=ImplicitVolume(), **parts)

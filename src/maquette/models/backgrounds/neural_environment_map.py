@@ -6,6 +6,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from maquette.core.errors import ConfigError
 from maquette.core.random import StepRandom
 from maquette.core.registry import register
 from maquette.models.backgrounds.base import BaseBackground
@@ -36,8 +37,17 @@ class NeuralEnvironmentMapBackground(BaseBackground):
             }
         )
         """Network from encoded direction to colour."""
-        eval_color: tuple[float, float, float] | None = None
-        """One colour in evaluation instead of the learned ones."""
+        eval_color: Any = None
+        """One colour in evaluation, a number a channel, instead of the learned ones."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.eval_color is None:
+                return
+            channels = list(self.eval_color) if isinstance(self.eval_color, list | tuple) else []
+            if len(channels) != self.n_output_dims or not all(isinstance(c, int | float) for c in channels):
+                expected = f"{self.n_output_dims} numbers"
+                raise ConfigError("system.background.eval_color", self.eval_color, expected)
 
     def configure(self, *args: Any, **kwargs: Any) -> None:
         """Build encoding and network."""

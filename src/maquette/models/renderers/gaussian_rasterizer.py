@@ -74,6 +74,9 @@ class _GaussianRenderer(BaseRenderer):
         def __post_init__(self) -> None:
             if self.primitive not in PRIMITIVES:
                 raise ConfigError("system.renderer.primitive", self.primitive, f"one of {PRIMITIVES}")
+            if not all(0.0 <= value <= 1.0 for value in self.back_ground_color):
+                color = list(self.back_ground_color)
+                raise ConfigError("system.renderer.back_ground_color", color, "three numbers, 0 to 1")
 
     asks_background: bool = False
     """Whether the background module is behind, and not one colour."""
