@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from maquette.core.errors import RunFailed
 from maquette.models.geometry import gaussian_field
 from maquette.models.geometry.gaussian_field import REACH, Cells, GaussianField
 from maquette.ops.gaussians import Gaussians, covariances, peak_densities
@@ -87,5 +88,27 @@ def test_cells_grow_when_boxes_are_large(monkeypatch) -> None:
     cells = Cells(low, low + torch.tensor([0.01, 0.5, 2.0]))
     assert len(cells.members) <= 30
     visits = list(cells.visits(low + 0.005))
-    pairs = {(row, box) for rows, boxes, _ in visits for row in rows.tolist() for box in boxes.tolist()}
+    pairs = {(row, box) for rows, boxes in visits for row in rows.tolist() for box in boxes.tolist()}
     assert {(i, i) for i in range(10)} <= pairs
+
+
+@pytest.mark.parametrize("far", [1e3, 1e18])
+def test_a_stray_gaussian_costs_no_memory(far: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gaussian_field, "MOST_ENTRIES", 2000)
+    gaussians, points = cloud(), torch.rand(50, 3) - 0.5
+    gaussians.means[0] = torch.tensor([far, -far, far])
+    found = GaussianField(gaussians)
+    assert len(found.cells.counts) <= 2000
+    expected = dense(gaussians, points, 0.0).sum(dim=1, keepdim=True)
+    torch.testing.assert_close(found.density_at(points), expected.float(), rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_not_finite_is_left_out_of_the_field() -> None:
+    gaussians, points = cloud(), torch.rand(30, 3) - 0.5
+    expected = GaussianField(gaussians[4:]).at(points)
+    gaussians.means[0, 1], gaussians.scales[1, 2] = math.nan, math.inf
+    gaussians.opacities[2], gaussians.sh[3, 0, 0] = math.nan, math.inf
+    found = GaussianField(gaussians).at(points)
+    assert torch.equal(found.density, expected.density) and torch.equal(found.colors, expected.colors)
+    with pytest.raises(RunFailed, match="finite"):
+        GaussianField(gaussians[:4])

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from maquette.core.errors import RunFailed
 from maquette.kernels.nearest import nearest
 from maquette.ops.gaussians import Gaussians, covariances, peak_densities
 
@@ -22,7 +23,7 @@ NOTHING = 1e-12
 PAIRS_AT_ONCE = 2**20
 """Pairs of point and Gaussian whose weights are held at once."""
 MOST_ENTRIES = 2**23
-"""Of the table of cells; cells grow until it is met."""
+"""Of the table of cells, and cells; they grow until it is met."""
 FINENESS = 0.5
 """Size of a cell, in sides of a mean box."""
 COARSER = 1.5
@@ -47,9 +48,13 @@ class GaussianField:
         gaussians: in the world frame.
         blur: standard deviation (world units) of a Gaussian that the density is convolved with, so that a
             grid of points as far apart cannot miss anything (Yu et al. 2024, Mip-Splatting, eq. 9).
+
+    Raises:
+        RunFailed: no Gaussian is finite; those that are not are left out.
     """
 
     def __init__(self, gaussians: Gaussians, blur: float = 0.0) -> None:
+        gaussians = _finite(gaussians)
         gaussians = gaussians[gaussians.opacities >= gaussians.opacities.max().clamp(max=INVISIBLE)]
         sharp = gaussians.scales.clamp(min=SMALLEST)
         scales = (sharp.square() + blur**2).sqrt()
@@ -83,17 +88,32 @@ class GaussianField:
     def _summed(self, points: Tensor, values: Float[Tensor, "N C"]) -> Float[Tensor, "M C"]:
         """At each point the sum of the values of all Gaussians, times their densities there."""
         summed = points.new_zeros(len(points), values.shape[1])
-        for rows, members, corner in self.cells.visits(points):
-            means, precisions = self.means[members] - corner, self.precisions[members]
+        for rows, members in self.cells.visits(points):
+            middle = points[rows].mean(dim=0)
+            means, precisions = self.means[members] - middle, self.precisions[members]
             pulls = (precisions @ means[..., None])[..., 0]
             constant = (pulls * means).sum(dim=-1, keepdim=True)
             form = torch.cat([precisions.flatten(start_dim=1), -2.0 * pulls, constant], dim=-1)
             weighted = self.peaks[members, None] * values[members]
             for part in torch.split(rows, max(1, PAIRS_AT_ONCE // len(members))):
-                squared = _monomials(points[part] - corner) @ form.T
-                weights = torch.exp(-0.5 * squared).masked_fill_(squared > REACH**2, 0.0)
+                squared = _monomials(points[part] - middle) @ form.T
+                weights = torch.exp(-0.5 * squared).masked_fill_(~(squared <= REACH**2), 0.0)
                 summed[part] = weights @ weighted
         return summed
+
+
+def _finite(gaussians: Gaussians) -> Gaussians:
+    """Those whose values, and squares of lengths, are finite."""
+    lengths = torch.cat([gaussians.means, gaussians.scales], dim=-1).square()
+    others = [gaussians.rotations, gaussians.opacities[:, None], gaussians.sh.flatten(start_dim=1)]
+    usable = torch.cat([lengths, *others], dim=-1).isfinite().all(dim=-1)
+    if not bool(usable.any()):
+        raise RunFailed(
+            "The cloud has no surface: none of its Gaussians is finite.",
+            [f"Gaussians: {gaussians.n}"],
+            "Lower the learning rates of the geometry, or export an earlier checkpoint.",
+        )
+    return gaussians[usable]
 
 
 def _monomials(points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 13"]:
@@ -112,7 +132,10 @@ class Cells:
 
     def __init__(self, low: Float[Tensor, "N 3"], high: Float[Tensor, "N 3"]) -> None:
         self.low = low.amin(dim=0)
-        size = float((high - low).mean()) * FINENESS
+        extent = (high.amax(dim=0) - self.low).double()
+        size = max(float((high - low).mean()) * FINENESS, SMALLEST)
+        while float((extent / size).floor().add(1.0).prod()) > MOST_ENTRIES:
+            size *= COARSER
         while True:
             first, last = self._cell(low, size), self._cell(high, size)
             shape, counts = last - first + 1, (last - first + 1).prod(dim=-1)
@@ -129,10 +152,8 @@ class Cells:
         self.counts = torch.bincount(number, minlength=int(self.shape.prod()))
         self.starts = self.counts.cumsum(dim=0) - self.counts
 
-    def visits(
-        self, points: Float[Tensor, "M 3"]
-    ) -> Iterator[tuple[Int[Tensor, " K"], Int[Tensor, " L"], Float[Tensor, " 3"]]]:
-        """For each cell that has points and boxes: indices of both, and the corner of the cell."""
+    def visits(self, points: Float[Tensor, "M 3"]) -> Iterator[tuple[Int[Tensor, " K"], Int[Tensor, " L"]]]:
+        """For each cell that has points and boxes: indices of both."""
         cell = self._cell(points, self.size)
         inside = ((cell >= 0) & (cell < self.shape)).all(dim=-1).nonzero()[:, 0]
         number = self._number(cell[inside])
@@ -142,7 +163,7 @@ class Cells:
         rows = torch.split(inside[order], sizes.tolist())
         starts, ends = self.starts[numbers].tolist(), (self.starts + self.counts)[numbers].tolist()
         for some, start, end in zip(rows, starts, ends, strict=False):
-            yield some, self.members[start:end], self.low + cell[some[0]] * self.size
+            yield some, self.members[start:end]
 
     def _cell(self, points: Tensor, size: float) -> Tensor:
         return ((points - self.low) / size).floor().long()
