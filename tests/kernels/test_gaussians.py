@@ -189,6 +189,17 @@ def test_a_flat_gaussian_lies_in_its_plane():
     assert normal[2] < 0.0, "towards the viewer"
 
 
+@pytest.mark.parametrize("third", [0.0, 50.0, float("nan")])
+def test_the_third_scale_of_flat_gaussians_does_not_count(third):
+    arguments, view = cloud(20), cameras(2, 16, 20)
+    expected = splat(*arguments[:5], *view, 16, 20, primitive="2d", normals=True)
+    arguments[2][:, 2] = third
+    inputs, pictures, out = drawn(arguments, view, 16, 20, "2d", normals=True)
+    assert torch.equal(out.radii, expected.radii) and torch.equal(out.opacity, expected.opacity)
+    backward(pictures, torch.float32)
+    assert all(t.grad.isfinite().all() for t in inputs) and not inputs[2].grad[:, 2].any()
+
+
 def test_moving_the_principal_point_moves_the_picture():
     arguments = cloud(40, size=0.05)
     w2c, intrinsics = cameras(1, 30, 40)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import warp as wp
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -54,7 +55,10 @@ def project_gaussians(
     """Project Gaussians; all outputs but the radii are differentiable to the first three.
 
     A Gaussian that is not in front of the near plane, or has a value that is not finite, gets radius zero.
+    The third scale of flat ones counts nowhere, whatever it is.
     """
+    if flat:
+        scales = F.pad(scales[:, :2], (0, 1))
     return Projected(*_Project.apply(means, rotations, scales, cameras, flat))
 
 
