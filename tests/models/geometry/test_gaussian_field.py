@@ -112,3 +112,13 @@ def test_what_is_not_finite_is_left_out_of_the_field() -> None:
     assert torch.equal(found.density, expected.density) and torch.equal(found.colors, expected.colors)
     with pytest.raises(RunFailed, match="finite"):
         GaussianField(gaussians[:4])
+
+
+def test_mixed_precision_changes_no_value() -> None:
+    gaussians, points = cloud(), torch.rand(30, 3) - 0.5
+    expected = GaussianField(gaussians).at(points, normals=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        field = GaussianField(gaussians)
+        found, density = field.at(points, normals=True), field.density_at(points)
+    assert torch.equal(found.density, expected.density) and torch.equal(density, expected.density)
+    assert torch.equal(found.colors, expected.colors) and torch.equal(found.normals, expected.normals)

@@ -210,3 +210,13 @@ def test_a_batch_is_its_views() -> None:
             for key, value in batch.items()
         }
         torch.testing.assert_close(pixels(made(**one)), together[view : view + 1], rtol=0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_mixed_precision_changes_no_pixel(name: str) -> None:
+    made = renderer(name, ball(100))
+    expected = made(**cameras(2, 12, 16))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = made(**cameras(2, 12, 16))
+    for key in ("comp_rgb", "depth", "comp_normal"):
+        assert found[key].dtype == torch.float32 and torch.equal(found[key], expected[key]), key

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from maquette.core.device import autocast_off
 from maquette.core.errors import RunFailed
 from maquette.kernels.nearest import nearest
 from maquette.ops.gaussians import Gaussians, covariances, peak_densities
@@ -60,16 +61,22 @@ class GaussianField:
         scales = (sharp.square() + blur**2).sqrt()
         self.means, self.colors = gaussians.means, gaussians.colors
         self.peaks = peak_densities(gaussians.opacities, sharp) * (sharp / scales).prod(dim=-1)
-        self.precisions = covariances(gaussians.rotations, 1.0 / scales)
-        reach = REACH * covariances(gaussians.rotations, scales).diagonal(dim1=1, dim2=2).sqrt()
+        with autocast_off(scales.device):
+            self.precisions = covariances(gaussians.rotations, 1.0 / scales)
+            reach = REACH * covariances(gaussians.rotations, scales).diagonal(dim1=1, dim2=2).sqrt()
         self.cells = Cells(self.means - reach, self.means + reach)
 
     def density_at(self, points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 1"]:
         """The density alone."""
-        return self._summed(points, torch.ones_like(self.peaks)[:, None])
+        with autocast_off(points.device):
+            return self._summed(points, torch.ones_like(self.peaks)[:, None])
 
     def at(self, points: Float[Tensor, "M 3"], normals: bool = False) -> FieldValues:
         """The field at world points."""
+        with autocast_off(points.device):
+            return self._at(points, normals)
+
+    def _at(self, points: Float[Tensor, "M 3"], normals: bool) -> FieldValues:
         values = [torch.ones_like(self.peaks)[:, None], self.colors]
         if normals:
             pulls = (self.precisions @ self.means[..., None])[..., 0]

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from maquette.core.device import autocast_off
 from maquette.core.errors import ConfigError
 from maquette.core.random import StepRandom
 from maquette.core.registry import register
@@ -126,9 +127,10 @@ class _GaussianRenderer(BaseRenderer):
             kwargs: the rest of the camera batch, given on to the material in training.
         """
         cameras = Cameras(gl_to_cv(c2w), intrinsics(proj_mtx, height, width), height, width)
-        out = self.draw(cameras, rng=rng, **kwargs)
-        assert out.comp_rgb_fg is not None and out.opacity is not None
-        out.comp_rgb_bg = self._behind(out.comp_rgb_fg, cameras, bg_color, rng)
+        with autocast_off(c2w.device):
+            out = self.draw(cameras, rng=rng, **kwargs)
+            assert out.comp_rgb_fg is not None and out.opacity is not None
+            out.comp_rgb_bg = self._behind(out.comp_rgb_fg, cameras, bg_color, rng)
         out.comp_rgb = out.comp_rgb_fg + out.comp_rgb_bg * (1.0 - out.opacity)
         return out
 
