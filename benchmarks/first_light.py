@@ -62,9 +62,24 @@ def jobs(count: int, out: Path) -> list[Job]:
     return [Job(kind, color, out / f"{color}-{kind}") for kind, color in pairs]
 
 
+def is_done(job: Job) -> bool:
+    """Whether the asset was made to its end before."""
+    record = job.folder / "run.json"
+    return job.mesh.exists() and record.exists() and json.loads(record.read_text())["status"] == "done"
+
+
+def check_same(args: argparse.Namespace) -> None:
+    """What stands in --out already must come from the same question."""
+    asked = {"recipe": args.recipe, "seed": args.seed, "overrides": args.overrides}
+    path = args.out / "asked.json"
+    if path.exists() and json.loads(path.read_text()) != asked:
+        raise SystemExit(f"{args.out} holds assets of another question, see {path}: choose another --out")
+    path.write_text(json.dumps(asked))
+
+
 def generate(job: Job, args: argparse.Namespace) -> bool:
     """Run `maquette generate` in a process of one thread; what it says goes to a file beside the folder."""
-    if job.mesh.exists() and (job.folder / "run.json").exists():
+    if is_done(job):
         return True
     command = [sys.executable, "-m", "maquette.apps.main", "generate", job.prompt, "--recipe", args.recipe]
     command += ["--seed", str(args.seed), "--out", str(job.folder), "--overwrite", *args.overrides]
@@ -142,10 +157,12 @@ def main() -> int:
     parser.add_argument("--recipe", default="first-light", help="recipe name or file (first-light)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=WORKERS, help="assets at a time, one thread each (2)")
-    parser.add_argument("--out", type=Path, default=Path("outputs/first_light"))
+    parser.add_argument("--out", type=Path, default=None, help="outputs/first_light/RECIPE")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="changes to the recipe")
     args = parser.parse_intermixed_args()
+    args.out = args.out or Path("outputs/first_light") / Path(args.recipe).stem
     args.out.mkdir(parents=True, exist_ok=True)
+    check_same(args)
 
     todo = jobs(args.prompts, args.out)
     done = generate_all(todo, args)

@@ -70,14 +70,16 @@ def fit(recipe: Recipe, scene: Scene, minutes: float) -> tuple[int, float]:
     columns = (*Progress.get_default_columns()[:2], TextColumn("{task.fields[error]}"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task(recipe.name, total=recipe.steps, error="")
+        done = 0
         for step in range(recipe.steps):
             if time.perf_counter() - begin > 60.0 * minutes:
                 break
             error = recipe.step(step, scene.train)
-            bar.update(task, completed=step + 1)
+            done = step + 1
+            bar.update(task, completed=done)
             if step % 20 == 0:
                 bar.update(task, error=f"{psnr_of(error):.1f} dB")
-    return step + 1, time.perf_counter() - begin
+    return done, time.perf_counter() - begin
 
 
 def psnr_of(squared_error: float) -> float:
@@ -138,6 +140,16 @@ def judge(name: str, toy: str, minutes: float, out: Path) -> Score:
     )
 
 
+def missed(scores: list[Score]) -> bool:
+    """Whether any figure is not what was aimed at."""
+    return any(
+        score.psnr_held_out < (score.targets.psnr or 0.0)
+        or (score.chamfer or 0.0) > (score.targets.chamfer or 1.0)
+        or score.view_mib > 1500.0
+        for score in scores
+    )
+
+
 def table_of(scores: list[Score], toy: str) -> Table:
     """One row a representation, what was missed in red."""
     table = Table(title=f"fit: {toy}, 40 views of 128 x 128, {torch.get_num_threads()} thread(s)")
@@ -177,9 +189,10 @@ def in_a_process(name: str, args: argparse.Namespace) -> Score | None:
     """One representation in a process of its own, so that its memory is its own."""
     command = [sys.executable, __file__, "--representation", name, "--toy", args.toy]
     command += ["--minutes", str(args.minutes), "--out", str(args.out)]
-    if subprocess.run(command, check=False).returncode != 0:
-        return None
-    return read_score(args.out / f"{args.toy}-{name}.json")
+    path = args.out / f"{args.toy}-{name}.json"
+    path.unlink(missing_ok=True)
+    subprocess.run(command, check=False)
+    return read_score(path) if path.exists() else None
 
 
 def read_score(path: Path) -> Score:
@@ -203,11 +216,11 @@ def main() -> int:
         found = [in_a_process(name, args) for name in RECIPES]
         scores = [score for score in found if score is not None]
         console.print(table_of(scores, args.toy))
-        return 0 if len(scores) == len(RECIPES) else 1
+        return 1 if len(scores) < len(RECIPES) or missed(scores) else 0
     score = judge(args.representation, args.toy, args.minutes, args.out)
     (args.out / f"{args.toy}-{score.representation}.json").write_text(json.dumps(asdict(score), indent=2))
     console.print(table_of([score], args.toy))
-    return 0
+    return 1 if missed([score]) else 0
 
 
 if __name__ == "__main__":

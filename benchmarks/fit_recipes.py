@@ -57,7 +57,6 @@ class Recipe:
             ("renderer", self.renderer),
         ):
             init_parameters(part, 0, name)
-        self.prepare(scene)
         self.optimizer = self.make_optimizer()
         self.scheduler = torch.optim.lr_scheduler.ExponentialLR(
             self.optimizer, self.last_rate ** (1.0 / self.steps)
@@ -66,9 +65,6 @@ class Recipe:
     def parts(self, scene: Scene) -> tuple[Any, Any, Any]:
         """Geometry, material and renderer."""
         raise NotImplementedError
-
-    def prepare(self, scene: Scene) -> None:
-        """Anything that comes before the first step."""
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """Adam over everything that learns."""

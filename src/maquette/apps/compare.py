@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from maquette.apps.asset_files import add_frame_arguments, frame_of, progress, say
@@ -75,10 +74,6 @@ def _lines(args: argparse.Namespace, found: dict[str, Any]) -> list[str]:
         f"size      {boxes[0]}  and  {boxes[1]}",
         f"points    {found['points']} from each, about {found['spacing']:.2g} apart, seed {args.seed}",
     ]
-
-
-def _size(low: Sequence[float], high: Sequence[float]) -> str:
-    return " x ".join(f"{end - start:.4g}" for start, end in zip(low, high, strict=True))
 
 
 def _length(text: str) -> float:

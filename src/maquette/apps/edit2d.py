@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
 
+from maquette.apps.asset_files import check_output
 from maquette.core.errors import UserError
 from maquette.core.paths import EMBEDDED_PRIOR
 
@@ -46,9 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Edit and write the sheet."""
-    out = Path(args.out)
-    if out.exists() and not args.overwrite:
-        raise UserError(f"{out} is there already.", hint="choose another --out, or --overwrite")
+    out = check_output(args.out, (".png", ".jpg", ".jpeg"), args.overwrite)
     if args.steps < 1:
         raise UserError("--steps must be at least 1.")
     from maquette.diffusion.editing import edit_pictures
