@@ -40,8 +40,8 @@ def main(args: argparse.Namespace) -> int:
     for name in ("mesh.glb", "config.yaml"):
         if not (run / name).is_file():
             raise MissingFileError(run / name, "file of a finished run")
-    system = load_config(run / "config.yaml").system
-    prompt = system.get("prompt_processor") or {}
+    cfg = load_config(run / "config.yaml")
+    prompt = cfg.system.get("prompt_processor") or {}
     if not prompt.get("prompt"):
         raise ConfigError("system.prompt_processor.prompt", None, "the prompt that the asset was made from")
     with progress() as step:
@@ -52,6 +52,8 @@ def main(args: argparse.Namespace) -> int:
             list(dict.fromkeys(args.word)),
             prompt["pretrained_model_name_or_path"],
             parse_directions(prompt.get("directions", "default"), four_views()),
+            distance=float(cfg.data.get("eval_camera_distance", 2.8)),
+            fovy_deg=float(cfg.data.get("eval_fovy_deg", 40.0)),
             seed=args.seed,
         )
         step("writing")

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from maquette.core.device import current_device
 from maquette.core.random import RandomStreams
 from maquette.diffusion import score
 from maquette.diffusion.attention import AttentionCapture
@@ -75,9 +76,9 @@ def edit_pictures(edit: PictureEdit, progress: Callable[[int, int], None] | None
     Raises:
         UserError: a word is not in its prompt; ModelUnavailableError as `load_pipeline`.
     """
-    denoiser = own_denoiser(edit.model, torch.float32, torch.device("cpu"))
+    denoiser = own_denoiser(edit.model, torch.float32, current_device())
     tokenizer = load_pipeline(edit.model, parts=("tokenizer",)).tokenizer
-    text = encode_prompts(edit.model, ["", "", edit.source, edit.target])
+    text = encode_prompts(edit.model, ["", "", edit.source, edit.target]).to(denoiser.device)
     run = _Run(edit, denoiser, text, progress or (lambda done, total: None))
     alignment = align_prompts(tokenizer, edit.source, edit.target, edit.replace)
     plain = run.pictures()
@@ -119,11 +120,11 @@ class _Run:
             if blend is not None:
                 x = torch.stack([x[0], blend(x[0], x[1])])
             self.progress(passed + done + 1, 2 * self.edit.steps)
-        images = self.denoiser.decode(x).clamp(0.0, 1.0).permute(0, 2, 3, 1)
+        images = self.denoiser.decode(x).clamp(0.0, 1.0).permute(0, 2, 3, 1).cpu()
         return images[0], images[1]
 
     def _step(self, x: Tensor, t: int, following: int) -> Tensor:
-        level = torch.full((4,), t)
+        level = torch.full((4,), t, device=x.device)
         eps = self.denoiser.predict_noise(x.repeat(2, 1, 1, 1), level, self.text.hidden, self.text.pooled)
         guided = score.classifier_free(eps[:2], eps[2:], self.edit.guidance_scale)
         alphas = self.denoiser.alphas_cumprod
@@ -132,7 +133,7 @@ class _Run:
     def _noise(self) -> Tensor:
         side, channels = self.denoiser.latent_size, self.denoiser.latent_channels
         drawn = RandomStreams(self.edit.seed).at(0, [0]).normal("editing/noise", channels, side, side)
-        return drawn.repeat(2, 1, 1, 1)
+        return drawn.repeat(2, 1, 1, 1).to(self.denoiser.device)
 
     def _levels(self) -> list[int]:
         last = self.denoiser.num_train_timesteps - 1

@@ -15,13 +15,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from maquette.core.device import current_device
 from maquette.core.errors import RunFailed
-from maquette.core.random import RandomStreams
+from maquette.core.random import RandomStreams, StepRandom
 from maquette.diffusion import score
 from maquette.diffusion.attention import AttentionCapture, attention_sites
 from maquette.diffusion.denoiser import LatentDenoiser, own_denoiser
 from maquette.diffusion.load import load_pipeline
-from maquette.diffusion.text import encode_prompts
+from maquette.diffusion.text import TextEncoding, encode_prompts
 from maquette.diffusion.word_alignment import token_indices
 from maquette.kernels.render_mesh import render_mesh
 from maquette.models.prompt_processors.directions import Directions
@@ -32,6 +33,7 @@ from maquette.ops.transforms import world_to_screen
 
 LEVELS = (0.15, 0.3, 0.45, 0.6)
 """Shares of the noise levels at which a view is shown to the model."""
+VIEWS_AT_ONCE = 8
 AZIMUTHS = 8
 ELEVATIONS_DEG = (5.0, 25.0, 50.0)
 GREY = 0.7
@@ -85,7 +87,7 @@ def attribute(
         UserError: the prompt does not have a word.
         RunFailed: no view shows the mesh.
     """
-    denoiser = own_denoiser(model, torch.float32, torch.device("cpu"))
+    denoiser = own_denoiser(model, torch.float32, current_device())
     tokenizer = load_pipeline(model, parts=("tokenizer",)).tokenizer
     columns = {word: token_indices(tokenizer, prompt, word) for word in words}
     cameras = view_cameras(denoiser.image_size, distance, fovy_deg)
@@ -144,16 +146,25 @@ def _attention(
     where: str,
 ) -> Float[Tensor, "N K S S"]:
     """Mean cross-attention maps of the views' own prompts."""
-    latents = denoiser.encode(views.permute(0, 3, 1, 2))
     text = encode_prompts(model, texts)
-    rng = RandomStreams(seed).at(0, range(len(views)))
-    with AttentionCapture(denoiser.unet, where=where, mean_heads=True) as seen:
-        for number, share in enumerate(LEVELS):
-            t = torch.full((len(views),), int(share * denoiser.num_train_timesteps))
-            noise = rng.normal(f"attribution/noise{number}", *latents.shape[1:])
-            x_t = score.add_noise(latents, noise, denoiser.alphas_cumprod[t])
-            denoiser.predict_noise(x_t, t, text.hidden, text.pooled)
-    return seen.average(denoiser.latent_size)
+    parts = []
+    for rows in torch.arange(len(views)).split(VIEWS_AT_ONCE):
+        rng = RandomStreams(seed).at(0, rows.tolist())
+        with AttentionCapture(denoiser.unet, where=where, mean_heads=True) as seen:
+            _look(denoiser, views[rows], text[rows], rng)
+        parts.append(seen.average(denoiser.latent_size))
+    return torch.cat(parts)
+
+
+def _look(denoiser: LatentDenoiser, views: Tensor, text: TextEncoding, rng: StepRandom) -> None:
+    """Show views to the model at every noise level."""
+    device = denoiser.device
+    latents, text = denoiser.encode(views.permute(0, 3, 1, 2).to(device)), text.to(device)
+    for number, share in enumerate(LEVELS):
+        t = torch.full((len(views),), int(share * denoiser.num_train_timesteps), device=device)
+        noise = rng.normal(f"attribution/noise{number}", *latents.shape[1:]).to(latents)
+        x_t = score.add_noise(latents, noise, denoiser.alphas_cumprod[t])
+        denoiser.predict_noise(x_t, t, text.hidden, text.pooled)
 
 
 def _last_module(denoiser: LatentDenoiser) -> str:
