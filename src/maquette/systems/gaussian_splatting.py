@@ -10,7 +10,6 @@ from torch.optim import Optimizer
 
 from maquette.core.errors import ConfigError
 from maquette.core.registry import find
-from maquette.models.geometry.gaussian_rows import Rows
 from maquette.ops import losses
 from maquette.ops.gaussians import Gaussians
 from maquette.systems.dreamfusion import DreamFusion
@@ -145,8 +144,8 @@ class GaussianSplattingSystem(DreamFusion):
         trained = [name for name, part in others.items() if any(p.requires_grad for p in part.parameters())]
         return groups | {name: {} for name in trained}
 
-    def _follow(self, optimizer: Optimizer, change: Rows) -> None:
-        """Give the optimizer's moments and the average of the weights the rows that there are now."""
+    def _follow(self, optimizer: Optimizer, change: Any) -> None:
+        """Give the optimizer's moments and the average of the weights the rows that `evolve` says there are."""
         averages = [one.weights for one in self.trainer.callbacks if isinstance(one, EMA) and one.weights]
         for name, parameter in self.geometry.row_parameters.items():
             forget = torch.ones_like(change.fresh) if name in change.reset else change.fresh
