@@ -145,7 +145,7 @@ class GaussianSplattingSystem(DreamFusion):
         return groups | {name: {} for name in trained}
 
     def _follow(self, optimizer: Optimizer, change: Any) -> None:
-        """Give the optimizer's moments and the average of the weights the rows that `evolve` says there are."""
+        """Give the optimizer's moments and the average of the weights the rows that there are now."""
         averages = [one.weights for one in self.trainer.callbacks if isinstance(one, EMA) and one.weights]
         for name, parameter in self.geometry.row_parameters.items():
             forget = torch.ones_like(change.fresh) if name in change.reset else change.fresh
