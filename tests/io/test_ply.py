@@ -116,3 +116,14 @@ def test_nothing_and_nan_are_not_written(tmp_path):
     with pytest.raises(MissingFileError):
         read_columns(tmp_path / "a.ply")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_more_rows_than_memory_holds_are_refused_before_reading(tmp_path):
+    from maquette.core.errors import UserError
+    from maquette.io.ply import read_columns
+
+    path = tmp_path / "huge.ply"
+    header = "ply\nformat binary_little_endian 1.0\nelement vertex 4000000000000000\nproperty float x\nend_header\n"
+    path.write_bytes(header.encode() + bytes(8))
+    with pytest.raises(UserError, match="ends early"):
+        read_columns(path)

@@ -70,8 +70,8 @@ def _glb(path: Path) -> None:
 
 def _check_pictures(path: Path, tree: dict[str, Any], binary: bytes) -> None:
     """Every embedded PNG and JPEG can be decoded; of other kinds nothing is known here."""
-    views = tree.get("bufferViews", [])
-    for number, image in enumerate(tree.get("images", [])):
+    views = tree.get("bufferViews") or []
+    for number, image in enumerate(tree.get("images") or []):
         if image.get("mimeType") not in ("image/png", "image/jpeg") or "bufferView" not in image:
             continue
         try:

@@ -218,10 +218,11 @@ def _table(path: Path, header: PlyHeader, element: PlyElement, before: int) -> C
             return _text_table(path, file.read(), element, before)
         file.seek(before, 1)
         row = _row(header, element)
-        data = file.read(element.count * row.itemsize)
-    if len(data) < element.count * row.itemsize:
-        found = len(data) // max(row.itemsize, 1)
-        raise UserError(f"{path} ends early.", [f"{element.count} rows announced, {found} found"])
+        size, left = element.count * row.itemsize, max(path.stat().st_size - file.tell(), 0)
+        if left < size:
+            found = left // row.itemsize
+            raise UserError(f"{path} ends early.", [f"{element.count} rows announced, {found} found"])
+        data = file.read(size)
     rows = np.frombuffer(data, row)
     return {name: rows[name] for name in element.properties}
 
