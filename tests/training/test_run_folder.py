@@ -37,3 +37,15 @@ def test_recipe_is_kept_as_given_and_as_run(tmp_path: Path) -> None:
         == (folder.root / "config.yaml").read_text()
         == "a: 2\nb: 1\n"
     )
+
+
+def test_overwriting_never_clears_a_folder_that_holds_no_run(tmp_path):
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "precious.py").write_text("keep")
+    with pytest.raises(UserError, match="holds no run"):
+        RunFolder(tmp_path).clear()
+    assert (tmp_path / "code" / "precious.py").exists()
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "parsed.yaml").write_text("")
+    RunFolder(tmp_path).clear()
+    assert not (tmp_path / "code").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -41,8 +40,8 @@ def opaque(opacity: Float[Tensor, "*N"], margin: float = 1e-3) -> Float[Tensor, 
     The cross-entropy of o with itself, as in Lombardi et al. 2019 (Neural Volumes) for a beta prior of
     opacity; o is kept `margin` away from 0 and 1, where the gradient would be infinite.
     """
-    inside = opacity.clamp(margin, 1.0 - margin)
-    return F.binary_cross_entropy(inside, inside)
+    inside = opacity.float().clamp(margin, 1.0 - margin)
+    return -(inside * inside.log() + (1.0 - inside) * torch.log1p(-inside)).mean()
 
 
 def z_variance(

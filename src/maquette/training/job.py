@@ -97,7 +97,7 @@ class _Job:
         for path in self.cfg.extensions:
             load_extension(path)
         check_modules(self.cfg)
-        self.folder.check_usable(reuse=self.overwrite or self.resume is not None)
+        self.folder.check_usable(reuse=self.overwrite or self.folder.holds(self.resume))
         if self.resume is not None:
             self.checkpoint = run_checkpoint(self.resume)
         seed_everything(self.cfg.seed)

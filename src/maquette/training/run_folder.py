@@ -97,8 +97,28 @@ class RunFolder:
                 "choose another one with --out DIR or exp_root_dir=DIR",
             )
 
+    @property
+    def is_run(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.configs / "parsed.yaml").is_file()
+
+    def holds(self, path: Path | None) -> bool:
+        """Whether a file lies below this folder."""
+        return path is not None and path.resolve().is_relative_to(self.root.resolve())
+
     def clear(self) -> None:
-        """Remove what a run has left here; files that no run writes stay."""
+        """Remove what a run has left here; files that no run writes stay.
+
+        Raises:
+            UserError: something has the name of what a run writes, and no run was begun here.
+        """
+        there = [name for name in CONTENT if name != "error.log" and (self.root / name).exists()]
+        if there and not self.is_run:
+            raise UserError(
+                f"The folder holds no run, and is not overwritten: {self.root}",
+                [f"these would be lost: {', '.join(there)}"],
+                "choose another folder",
+            )
         for name in CONTENT:
             path = self.root / name
             if path.is_dir():

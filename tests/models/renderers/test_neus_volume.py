@@ -203,3 +203,12 @@ def test_what_cannot_be_drawn_is_refused():
     parts = (NoMaterial({}), SolidColorBackground({}))
     with pytest.raises(ConfigError, match="geometry_type"):
         NeRFVolumeRenderer({}, learned(), *parts)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_intervals_of_no_length_are_empty(training):
+    """Without jitter the 32nd of 64 coarse edges is the 256th of 512 fine ones."""
+    render = renderer(estimator="importance", num_samples_per_ray=512, num_samples_per_ray_importance=64)
+    render.train(training)
+    out = render(**batch())
+    assert torch.isfinite(out["comp_rgb"]).all() and torch.isfinite(out["opacity"]).all()

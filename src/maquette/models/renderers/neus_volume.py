@@ -102,7 +102,8 @@ class NeuSVolumeRenderer(VolumeRenderer):
         assert geometry.normal is not None
         delta = samples.t_ends - samples.t_starts
         cosine = annealed_cosine((directions * geometry.normal).sum(dim=-1), self.cos_anneal)
-        return neus_thickness(sdf, cosine, delta, self.sharpness) / delta
+        # The union of coarse and fine edges has intervals of no length, whose thickness is zero.
+        return neus_thickness(sdf, cosine, delta, self.sharpness) / delta.clamp(min=1e-9)
 
     def rough_density(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 1"]:
         """As if every surface faced the ray."""
