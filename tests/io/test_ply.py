@@ -123,7 +123,8 @@ def test_more_rows_than_memory_holds_are_refused_before_reading(tmp_path):
     from maquette.io.ply import read_columns
 
     path = tmp_path / "huge.ply"
-    header = "ply\nformat binary_little_endian 1.0\nelement vertex 4000000000000000\nproperty float x\nend_header\n"
+    lines = ["ply", "format binary_little_endian 1.0", "element vertex 4000000000000000", "property float x"]
+    header = "\n".join([*lines, "end_header", ""])
     path.write_bytes(header.encode() + bytes(8))
     with pytest.raises(UserError, match="ends early"):
         read_columns(path)

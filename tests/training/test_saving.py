@@ -160,3 +160,12 @@ def test_loggers_are_named(saver: SaverMixin) -> None:
     assert saver.get_loggers() == []
     with pytest.raises(ConfigError, match=r"system\.loggers\.wandbb"):
         saver.create_loggers({"wandbb": {"enable": True}})
+
+
+def test_roughness_alone_is_packed_without_metal():
+    from maquette.ops.mesh import Mesh
+    from maquette.training.saving import texture_maps
+
+    mesh = Mesh(torch.eye(3), torch.tensor([[0, 1, 2]]))
+    packed = texture_maps(mesh, roughness=torch.full((2, 2, 1), 0.5))["metallic_roughness"]
+    assert packed[0, 0].tolist() == [1.0, 0.5, 0.0]

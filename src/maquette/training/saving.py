@@ -20,6 +20,7 @@ from maquette.io.images import read_image
 from maquette.io.mesh import read_mesh, write_mesh, write_obj
 from maquette.io.mesh_report import write_report
 from maquette.io.splats import write_splats
+from maquette.io.textures import pack_metallic_roughness
 from maquette.io.video import write_video
 from maquette.ops.gaussians import Gaussians
 from maquette.ops.mesh import Mesh
@@ -173,9 +174,12 @@ class SaverMixin(PictureSaver):
             vertices = torch.as_tensor(np.asarray(self.convert_data(v_pos)), dtype=torch.float32)
             faces = torch.as_tensor(np.asarray(self.convert_data(t_pos_idx)), dtype=torch.int64)
             mesh = Mesh(vertices, faces, **attributes)
-        path = write_mesh(mesh, self.get_save_path(filename), **(options or {}))[0]
+        options = options or {}
+        path = write_mesh(mesh, self.get_save_path(filename), **options)[0]
         # an STL is closed before it is written, where that is asked for
-        write_report(read_mesh(path) if path.suffix == ".stl" else mesh, path)
+        if path.suffix == ".stl":
+            mesh = read_mesh(path, up=options.get("up"), units=options.get("units"))
+        write_report(mesh, path)
         return path
 
     def save_obj(
@@ -243,12 +247,9 @@ def texture_maps(
         maps["base_color"] = color
     if bump is not None:
         maps["normal"] = bump
-    given = metallic if metallic is not None else roughness
-    if given is not None:
-        flat = given.reshape(*given.shape[:2], -1)[..., :1]
-        parts = [torch.zeros_like(flat)]
-        parts += [
-            torch.ones_like(flat) if one is None else one.reshape(flat.shape) for one in (roughness, metallic)
-        ]
-        maps["metallic_roughness"] = torch.cat(parts, dim=-1)
+    if metallic is not None or roughness is not None:
+        metal, rough = (
+            None if one is None else one.reshape(*one.shape[:2], -1)[..., :1] for one in (metallic, roughness)
+        )
+        maps["metallic_roughness"] = pack_metallic_roughness(metal, rough)
     return maps
