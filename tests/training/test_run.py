@@ -281,12 +281,20 @@ def test_weights_of_something_else_are_refused(
     toy: Any, tmp_path: Path, mode: Any, spoil: Any, text: str
 ) -> None:
     run(toy("training.finish=[]"), "train")
-    other = tmp_path / "other.ckpt"
+    other = tmp_path / "run" / "ckpts" / "other.ckpt"
     torch.save(spoil(weights(tmp_path / "run")), other)
     before = sorted((tmp_path / "run").rglob("*"))
     with pytest.raises(UserError, match=text) as caught:
         run(toy(), mode, resume=other)
     assert len(str(caught.value).splitlines()) <= 9 and sorted((tmp_path / "run").rglob("*")) == before
+
+
+def test_a_run_is_not_replaced_by_resuming_another(toy: Any, tmp_path: Path) -> None:
+    run(toy("training.finish=[]"), "train")
+    other = tmp_path / "other.ckpt"
+    other.write_bytes((tmp_path / "run" / "ckpts" / "last.ckpt").read_bytes())
+    with pytest.raises(UserError, match="not empty"):
+        run(toy(), "export", resume=other)
 
 
 def test_damaged_checkpoint_is_the_users_to_know(toy: Any, tmp_path: Path) -> None:
