@@ -55,6 +55,13 @@ def test_opaque_is_the_binary_entropy():
     assert ends.item() == pytest.approx(-(1e-3 * math.log(1e-3) + 0.999 * math.log(0.999)), rel=1e-4)
 
 
+def test_opaque_in_half_precision_is_the_cross_entropy_of_the_opacity_with_itself():
+    opacity = torch.rand(3, 5, 7, 1, generator=torch.Generator().manual_seed(0)).half()
+    loss, inside = opaque(opacity), opacity.float().clamp(1e-3, 1 - 1e-3)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, torch.nn.functional.binary_cross_entropy(inside, inside))
+
+
 def test_z_variance_counts_covered_rays_only():
     variance, opacity = torch.tensor([1.0, 3.0, 100.0]), torch.tensor([0.9, 0.6, 0.5])
     assert z_variance(variance, opacity).item() == pytest.approx(2.0)
