@@ -70,10 +70,12 @@ def check_fits(
         partial: some may be missing, as long as one is there.
 
     Raises:
-        UserError: a weight of the model is missing, has another shape, or (partial) all are missing.
+        UserError: a weight has another shape, one that no module lists in ``may_be_missing`` is missing, or
+            (partial) all are.
     """
     own = model.state_dict()
     free, resized = free_rows(model), _resized_by_loading(model)
+    optional = _listed(model, "may_be_missing")
     missing = [name for name in own if name not in state]
     wrong = [
         f"{name}: {tuple(state[name].shape)}, and {tuple(value.shape)} is asked for"
@@ -83,7 +85,7 @@ def check_fits(
         and (name in free or not name.startswith(resized))
     ]
     if not partial or len(missing) == len(own):
-        wrong += [f"{name}: missing" for name in missing]
+        wrong += [f"{name}: missing" for name in missing if name not in optional]
     if wrong:
         more = [f"and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
         raise UserError(
@@ -111,10 +113,15 @@ def free_rows(model: nn.Module) -> set[str]:
 
     A module lists its own ones in ``free_rows`` and takes the number when it is loaded.
     """
+    return _listed(model, "free_rows")
+
+
+def _listed(model: nn.Module, attribute: str) -> set[str]:
+    """Qualified names of the weights that modules list in an attribute of theirs."""
     return {
         f"{prefix}.{name}" if prefix else name
         for prefix, module in model.named_modules()
-        for name in getattr(module, "free_rows", ())
+        for name in getattr(module, attribute, ())
     }
 
 

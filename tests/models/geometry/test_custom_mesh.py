@@ -6,6 +6,7 @@ from maquette.io.mesh import write_mesh
 from maquette.models.geometry.custom_mesh import CustomMesh
 from maquette.models.geometry.tetrahedra_sdf_grid import TetrahedraSDFGrid
 from maquette.ops.mesh import Mesh, bounding_box
+from maquette.training.weights import check_fits
 
 NETWORKS = {
     "pos_encoding_config": {"n_levels": 3, "log2_hashmap_size": 10, "base_resolution": 4},
@@ -82,6 +83,26 @@ def test_a_checkpoint_brings_its_mesh(tmp_path):
     new.load_state_dict(old.state_dict())
     assert torch.equal(new.isosurface().vertices, old.isosurface().vertices)
     assert torch.equal(new.isosurface().faces, old.isosurface().faces)
+
+
+def test_a_checkpoint_brings_the_texture_coordinates_of_its_mesh():
+    plain, painted, others = CustomMesh(NETWORKS), CustomMesh(NETWORKS), CustomMesh(NETWORKS)
+    uvs = torch.rand(5, 2, generator=torch.Generator().manual_seed(0))
+    plain.set_mesh(PYRAMID)
+    painted.set_mesh(PYRAMID.replace(uvs=uvs, uv_faces=PYRAMID.faces))
+    others.set_mesh(PYRAMID.replace(uvs=uvs[1:].flip(0), uv_faces=PYRAMID.faces))
+    new = CustomMesh(NETWORKS)
+    for old in (painted, others, painted):
+        check_fits(new, old.state_dict(), "x.ckpt")
+        new.load_state_dict(old.state_dict())
+        assert torch.equal(new.isosurface().uvs, old.isosurface().uvs)
+        assert torch.equal(new.isosurface().uv_faces, PYRAMID.faces)
+    older = {name: value for name, value in painted.state_dict().items() if not name.startswith("uv_")}
+    for state in (plain.state_dict(), older):
+        new.load_state_dict(painted.state_dict())
+        check_fits(new, state, "x.ckpt")
+        new.load_state_dict(state)
+        assert new.isosurface().uvs is None, "those of the mesh before are not for this one"
 
 
 def test_from_another_geometry():

@@ -1,7 +1,7 @@
 """A mesh that is given and stays; only the features on it are learned."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 BUFFERS = ("v_buffer", "t_buffer")
 """Vertices and faces, as older checkpoints call them; a checkpoint decides how many there are."""
+UV_BUFFERS = ("uv_buffer", "uv_faces_buffer")
+"""Texture coordinates of the same mesh; older checkpoints have none."""
 
 
 @register("custom-mesh")
@@ -50,15 +52,16 @@ class CustomMesh(FeaturedSurface):
     t_buffer: Tensor
     uv_buffer: Tensor
     uv_faces_buffer: Tensor
-    free_rows = BUFFERS
+    free_rows = (*BUFFERS, *UV_BUFFERS)
+    may_be_missing = UV_BUFFERS
 
     def configure(self, *args: Any, **kwargs: Any) -> None:
         """Read the mesh and build the features."""
         super().configure()
         self.register_buffer("v_buffer", torch.zeros(0, 3))
         self.register_buffer("t_buffer", torch.zeros(0, 3, dtype=torch.int64))
-        self.register_buffer("uv_buffer", torch.zeros(0, 2), persistent=False)
-        self.register_buffer("uv_faces_buffer", torch.zeros(0, 3, dtype=torch.int64), persistent=False)
+        self.register_buffer("uv_buffer", torch.zeros(0, 2))
+        self.register_buffer("uv_faces_buffer", torch.zeros(0, 3, dtype=torch.int64))
         self.register_load_state_dict_pre_hook(_make_room)
         cfg = self.cfg
         if cfg.shape_init:
@@ -99,7 +102,7 @@ class CustomMesh(FeaturedSurface):
         if len(self.t_buffer) == 0:
             raise ConfigError("system.geometry.shape_init", self.cfg.shape_init, "mesh:PATH")
         mesh = Mesh(self.v_buffer, self.t_buffer)
-        if len(self.uv_faces_buffer) != mesh.n_faces:  # none, or a checkpoint exchanged the mesh
+        if len(self.uv_faces_buffer) != mesh.n_faces:  # none
             return mesh
         return mesh.replace(uvs=self.uv_buffer, uv_faces=self.uv_faces_buffer)
 
@@ -122,9 +125,14 @@ class CustomMesh(FeaturedSurface):
         return instance
 
 
-def _make_room(module: CustomMesh, state: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
-    """A checkpoint may hold another mesh than the recipe names: the buffers take its size."""
-    for name in BUFFERS:
+def _make_room(module: CustomMesh, state: MutableMapping[str, Tensor], prefix: str, *_: Any) -> None:
+    """A checkpoint may hold another mesh than the recipe names: the buffers take its size, and a mesh without
+    texture coordinates does not get those of the one before.
+    """
+    if any(prefix + name in state for name in BUFFERS):
+        for name in UV_BUFFERS:
+            state.setdefault(prefix + name, getattr(module, name)[:0])
+    for name in module.free_rows:
         saved = state.get(prefix + name)
         if saved is not None:
             setattr(module, name, torch.zeros_like(saved, device=module.bbox.device))
