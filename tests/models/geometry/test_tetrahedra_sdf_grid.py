@@ -178,14 +178,42 @@ def test_from_a_volume(threshold):
     assert torch.equal(new.export(points)["features"], old.export(points)["features"])
 
 
-def test_from_an_sdf_with_moving_nodes():
-    cfg = {"sdf_bias": "sphere", "sdf_bias_params": 0.5, "isosurface_deformable_grid": True}
-    old = ImplicitSDF({**NETWORKS, **cfg, "isosurface_resolution": 32})
+class ShiftedSDF(ImplicitSDF):
+    """All nodes move as far as they can."""
+
+    def forward_field(self, points):
+        return super().forward_field(points)[0], torch.full_like(points, 100.0)
+
+
+def test_from_an_sdf():
+    old = ImplicitSDF({**NETWORKS, "sdf_bias": "sphere", "sdf_bias_params": 0.5, "isosurface_resolution": 32})
     new = TetrahedraSDFGrid.create_from(old, {"isosurface_resolution": 32, **NETWORKS})
+    torch.testing.assert_close(new.sdf, old.forward_sdf(new.nodes))
+    assert (new.deformation == 0).all()
+
+
+@pytest.mark.parametrize("deformable", [True, False])
+def test_from_moving_nodes_of_another_lattice(deformable):
+    cfg = {"sdf_bias": "sphere", "sdf_bias_params": 0.5, "isosurface_deformable_grid": True}
+    old = ShiftedSDF({**NETWORKS, **cfg, "isosurface_resolution": 12})
+    settings = {"isosurface_resolution": 32, "isosurface_deformable_grid": deformable, **NETWORKS}
+    new = TetrahedraSDFGrid.create_from(old, settings)
     with torch.no_grad():
-        assert volume(new.isosurface()).item() == pytest.approx(volume(old.isosurface()).item(), rel=0.01)
-        torch.testing.assert_close(new.sdf, old.forward_sdf(new.nodes))
-        torch.testing.assert_close(new.deformation, old.forward_field(new.nodes)[1])
+        wanted = bounding_box(old.isosurface())
+        assert wanted.mean() > 0.05, "the nodes of the old lattice have moved"
+        torch.testing.assert_close(bounding_box(new.isosurface()), wanted, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("settings", [{"isosurface_deformable_grid": False}, {"radius": 0.8}])
+def test_from_a_grid_whose_offsets_or_box_it_cannot_hold(settings):
+    old = make(**SPHERE)
+    with torch.no_grad():
+        old.deformation.fill_(100.0)
+        wanted = old.isosurface()
+    new = TetrahedraSDFGrid.create_from(old, {"isosurface_resolution": 24, **NETWORKS, **settings})
+    with torch.no_grad():
+        torch.testing.assert_close(bounding_box(new.isosurface()), bounding_box(wanted), atol=0.02, rtol=0)
+    assert (new.isosurface_bbox.abs() <= new.cfg.radius).all()
 
 
 def test_from_the_same_grid_is_a_copy():

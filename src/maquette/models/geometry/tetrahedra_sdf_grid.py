@@ -156,9 +156,9 @@ class TetrahedraSDFGrid(FeaturedSurface):
     ) -> "TetrahedraSDFGrid":
         """A grid with the surface of another geometry.
 
-        The same grid is copied. A field is sampled at the nodes, in a box around its surface; that of a
-        density is divided by the threshold and clamped to one. Anything else that can become a closed mesh
-        (another grid, too) gives its signed distance.
+        The same grid is copied. A field without offsets is sampled at the nodes, in a box around its surface;
+        that of a density is divided by the threshold and clamped to one. Anything else that can become a
+        closed mesh (another grid, too, and a field whose nodes move) gives its signed distance.
 
         Raises:
             ConfigError: `other` cannot become a mesh.
@@ -169,7 +169,7 @@ class TetrahedraSDFGrid(FeaturedSurface):
         instance = cls(cfg).to(mesh.vertices.device)
         if isinstance(other, TetrahedraSDFGrid) and instance._same_grid(other):
             instance._copy(other)
-        elif isinstance(other, BaseImplicitGeometry):
+        elif isinstance(other, BaseImplicitGeometry) and not other.cfg.isosurface_deformable_grid:
             instance._sample(other, mesh)
         else:
             instance._measure(mesh)
@@ -212,8 +212,10 @@ class TetrahedraSDFGrid(FeaturedSurface):
         return [(value.data_ptr(), value._version, value.device) for value in held]
 
     def _same_grid(self, other: "TetrahedraSDFGrid") -> bool:
-        keys = ("isosurface_method", "isosurface_resolution")
-        return all(self.cfg[key] == other.cfg[key] for key in keys)
+        """Whether this grid, in the same box, can hold all that makes the surface of the other one."""
+        keys = ("isosurface_method", "isosurface_resolution", "radius")
+        moves = hasattr(self, "deformation") or not hasattr(other, "deformation")
+        return moves and all(self.cfg[key] == other.cfg[key] for key in keys)
 
     def _copy(self, other: "TetrahedraSDFGrid") -> None:
         for name in ("isosurface_bbox", "sdf", "deformation", "cell_weights"):
@@ -237,13 +239,11 @@ class TetrahedraSDFGrid(FeaturedSurface):
         """Begin with the level of a field whose cleaned surface is `mesh`."""
         self._fit_box(mesh)
         threshold = mesh.extras["isosurface_threshold"]
-        answers = [other.forward_field(points) for points in self.nodes.split(POINTS_PER_CHUNK)]
-        level = other.forward_level(torch.cat([field for field, _ in answers]), threshold)
+        fields = [other.forward_field(points)[0] for points in self.nodes.split(POINTS_PER_CHUNK)]
+        level = other.forward_level(torch.cat(fields), threshold)
         if not isinstance(other, ImplicitSDF):
             level = (level / max(abs(threshold), 1e-6)).clamp(-1.0, 1.0)
         self.sdf.copy_(self._as_cleaned(level, mesh) if other.cfg.isosurface_remove_outliers else level)
-        if hasattr(self, "deformation") and answers[0][1] is not None:
-            self.deformation.copy_(torch.cat([moves for _, moves in answers if moves is not None]))
 
     def _as_cleaned(self, level: Tensor, mesh: Mesh) -> Tensor:
         """The level with what was cleaned away (floaters, cavities) on the side where the mesh has it."""
