@@ -82,6 +82,16 @@ def test_corners_with_different_coordinates_have_tangents_of_their_own():
     torch.testing.assert_close(tangents[index[1], :3], torch.tensor([[0.0, 0, 1]]).expand(3, 3))
 
 
+def test_mirrored_halves_that_share_their_seam_do_not_cancel():
+    """Two squares in the plane x = 0, with u away from the edge y = 0 that both have in the texture, too."""
+    vertices = torch.tensor([[0.0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 1], [0, -1, 0], [0, -1, 1]])
+    faces = torch.tensor([[0, 2, 3], [0, 3, 1], [4, 0, 1], [4, 1, 5]])
+    mesh = Mesh(vertices, faces, uvs=vertices[:, 1:].abs(), uv_faces=faces)
+    tangents, index = mesh_tangents(mesh)
+    for rows, sign in ((index[:2], 1.0), (index[2:], -1.0)):
+        torch.testing.assert_close(tangents[rows], torch.tensor([0.0, sign, 0, sign]).expand(2, 3, 4))
+
+
 def test_faces_without_area_in_the_texture_fall_back():
     mesh = quad()
     tangents, _ = mesh_tangents(mesh.replace(uvs=torch.zeros(4, 2)))

@@ -71,14 +71,16 @@ def mesh_tangents(mesh: Mesh) -> tuple[Float[Tensor, "T 4"], Int[Tensor, "F 3"]]
     """Unit tangents (xyz, and the sign of the bitangent) of a textured mesh, and one of them for each corner.
 
     Corners that share vertex and texture coordinate share a tangent: the mean of those of their faces,
-    weighted by area, made orthogonal to the vertex normal. Faces of mirrored charts never meet others there.
+    weighted by area, made orthogonal to the vertex normal. Faces that are mirrored in the texture have
+    tangents of their own, also where they share both with others (as in Mikkelsen 2008).
 
     Raises:
         ValueError: the mesh has no texture coordinates.
     """
     if mesh.uvs is None or mesh.uv_faces is None:
         raise ValueError("tangents follow texture coordinates, which this mesh does not have")
-    corners = torch.stack([mesh.faces, mesh.uv_faces], dim=-1).reshape(-1, 2)
+    mirrored = (_area_in_texture(mesh) < 0).to(mesh.uv_faces.dtype)
+    corners = torch.stack([mesh.faces, 2 * mesh.uv_faces + mirrored], dim=-1).reshape(-1, 2)
     pairs, index, _ = unique_pairs(corners)
     along_u, along_v = (vectors.repeat_interleave(3, dim=0) for vectors in face_tangents(mesh))
     zeros = mesh.vertices.new_zeros(len(pairs), 3)
@@ -99,9 +101,17 @@ def face_tangents(mesh: Mesh) -> tuple[Float[Tensor, "F 3"], Float[Tensor, "F 3"
     first, second = b - a, c - a
     u1, v1 = (q - p)[:, :1], (q - p)[:, 1:]
     u2, v2 = (r - p)[:, :1], (r - p)[:, 1:]
-    turned = u1 * v2 - u2 * v1
-    side = torch.sign(turned)
+    side = torch.sign(_area_in_texture(mesh))
     size = torch.linalg.cross(first, second, dim=-1).norm(dim=-1, keepdim=True)
     along_u = F.normalize(side * (v2 * first - v1 * second), dim=-1)
     along_v = F.normalize(side * (u1 * second - u2 * first), dim=-1)
     return along_u * size, along_v * size
+
+
+def _area_in_texture(mesh: Mesh) -> Float[Tensor, "F 1"]:
+    """Twice the area of each face in the texture, negative where it is mirrored."""
+    assert mesh.uvs is not None and mesh.uv_faces is not None
+    p, q, r = mesh.uvs[mesh.uv_faces].unbind(dim=1)
+    first, second = q - p, r - p
+    area: Tensor = first[:, :1] * second[:, 1:] - second[:, :1] * first[:, 1:]
+    return area
