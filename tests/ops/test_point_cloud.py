@@ -41,6 +41,24 @@ def test_colours_of_vertices_and_textures():
     assert sample_surface(Mesh(SQUARE.vertices, SQUARE.faces), 5).colors is None
 
 
+def test_textures_repeat():
+    image = torch.rand(8, 8, 3, generator=torch.Generator().manual_seed(0))
+    inside = SQUARE.replace(
+        uvs=0.1 + 0.8 * SQUARE.vertices[:, :2], uv_faces=SQUARE.faces, texture={"base_color": image}
+    )
+    wanted = sample_surface(inside, 50).colors
+    tiled = inside.replace(uvs=inside.uvs + torch.tensor([3.0, -2.0]))
+    torch.testing.assert_close(sample_surface(tiled, 50).colors, wanted, atol=1e-4, rtol=0)
+
+
+def test_grey_textures_are_colours_and_pairs_of_channels_are_not():
+    textured = SQUARE.replace(uvs=SQUARE.vertices[:, :2], uv_faces=SQUARE.faces)
+    grey = sample_surface(textured.replace(texture={"base_color": torch.full((4, 4, 1), 0.5)}), 5)
+    torch.testing.assert_close(grey.colors, torch.full((5, 3), 0.5))
+    with pytest.raises(ValueError, match="this one has 2"):
+        sample_surface(textured.replace(texture={"base_color": torch.ones(4, 4, 2)}), 5)
+
+
 def test_no_area_is_refused():
     for mesh in (Mesh(SQUARE.vertices * 0, SQUARE.faces), Mesh(SQUARE.vertices, SQUARE.faces[:0])):
         with pytest.raises(ValueError, match="without area"):

@@ -68,9 +68,16 @@ def sample_surface(mesh: Mesh, n: int, seed: int = 0) -> PointCloud:
 def surface_colors(
     mesh: Mesh, face: Int[Tensor, "N"], weights: Float[Tensor, "N 3"]
 ) -> Float[Tensor, "N 3"] | None:
-    """Display colours of points given by face and weights of its corners; None for an unpainted mesh."""
+    """Display colours of points given by face and weights of its corners; None for an unpainted mesh.
+
+    Raises:
+        ValueError: the base colour texture has two channels.
+    """
     if mesh.has_uvs and "base_color" in mesh.texture:
-        return texture_values(mesh, "base_color", face, weights).expand(-1, 3)
+        values = texture_values(mesh, "base_color", face, weights)
+        if values.shape[1] == 2:
+            raise ValueError("a base colour texture has one channel, or at least three; this one has 2")
+        return values.expand(-1, 3)
     if mesh.vertex_colors is not None:
         return _at(mesh.vertex_colors[mesh.faces[face]], weights)
     return None
@@ -80,7 +87,7 @@ def texture_values(
     mesh: Mesh, name: str, face: Int[Tensor, "N"], weights: Float[Tensor, "N 3"]
 ) -> Float[Tensor, "N C"]:
     """Values of a texture map at points given by face and weights of its corners, bilinear; at most three
-    channels.
+    channels. The image repeats outside of [0, 1], as is the default of glTF.
 
     Raises:
         ValueError: the mesh has no such map, or no texture coordinates.
@@ -113,6 +120,7 @@ def _at(corners: Float[Tensor, "N 3 C"], weights: Float[Tensor, "N 3"]) -> Float
 
 
 def _looked_up(image: Float[Tensor, "h w C"], uv: Float[Tensor, "N 2"]) -> Float[Tensor, "N D"]:
+    uv = torch.where((uv < 0.0) | (uv > 1.0), uv - uv.floor(), uv)  # 1 itself is the far end of the image
     grid = torch.stack([uv[:, 0] * 2.0 - 1.0, 1.0 - uv[:, 1] * 2.0], dim=-1)[None, :, None]
     picture = image[..., :3].permute(2, 0, 1)[None].to(uv)
     return F.grid_sample(picture, grid, padding_mode="border", align_corners=False)[0, :, :, 0].T
