@@ -27,6 +27,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from maquette.core.errors import UserError
+from maquette.diffusion.attention_processors import attend, probabilities
 
 Kind = Literal["cross", "self"]
 
@@ -118,8 +119,8 @@ class AttentionControl(AbstractContextManager["AttentionControl"]):
             raise RuntimeError("this attention control is entered already")
         self._before = [(module, module.processor) for module in self._modules.values()]
         for site, module in self._modules.items():
-            inherited = module.processor.edits if isinstance(module.processor, _Explicit) else ()
-            module.processor = _Explicit(site, (*inherited, _Counted(self.edit)))
+            inherited = module.processor.edits if isinstance(module.processor, ExplicitAttention) else ()
+            module.processor = ExplicitAttention(site, (*inherited, _Counted(self.edit)))
         return self
 
     def __exit__(
@@ -203,7 +204,7 @@ class _Counted:
         return self.edit(replace(maps, call=self.calls - 1))
 
 
-class _Explicit:
+class ExplicitAttention:
     """Computes attention with the probabilities written out, and shows them to each edit in turn."""
 
     def __init__(self, site: AttentionSite, edits: tuple[_Counted, ...]) -> None:
@@ -219,50 +220,13 @@ class _Explicit:
         temb: Tensor | None = None,
         attention: Any = None,
     ) -> Tensor:
-        x = hidden_states if attn.spatial_norm is None else attn.spatial_norm(hidden_states, temb)
-        flat = x.flatten(2).transpose(1, 2) if x.ndim == 4 else x
-        if attn.group_norm is not None:
-            flat = attn.group_norm(flat.transpose(1, 2)).transpose(1, 2)
-        query, key, value = _projections(attn, flat, encoder_hidden_states)
-        probabilities = self._probabilities(attn, query, key, attention_mask)
-        for edit in self.edits:
-            shown = AttentionMaps(self.site, probabilities, 0, attention)
-            probabilities = edit(shown).to(value.dtype)
-        out = (probabilities @ value).transpose(1, 2).flatten(2)
-        out = attn.to_out[1](attn.to_out[0](out))
-        if x.ndim == 4:
-            out = out.transpose(1, 2).reshape(hidden_states.shape)
-        if attn.residual_connection:
-            out = out + hidden_states
-        return out / attn.rescale_output_factor
+        def mix(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+            maps = probabilities(attn, query, key, mask)
+            for edit in self.edits:
+                maps = edit(AttentionMaps(self.site, maps, 0, attention)).to(value.dtype)
+            return maps @ value
 
-    @staticmethod
-    def _probabilities(attn: Attention, query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
-        batch, heads = query.shape[:2]
-        if mask is not None:
-            mask = attn.prepare_attention_mask(mask, key.shape[2], batch)
-        scores = attn.get_attention_scores(query.flatten(0, 1), key.flatten(0, 1), mask)
-        return scores.unflatten(0, (batch, heads))
-
-
-def _projections(attn: Attention, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Query, key and value (B, heads, N, width) of plain and of fused projections."""
-    fused = getattr(attn, "fused_projections", False)
-    if context is None:
-        query, key, value = attn.to_qkv(x).chunk(3, -1) if fused else _separate(attn, x, x)
-    else:
-        context = attn.norm_encoder_hidden_states(context) if attn.norm_cross else context
-        if fused:
-            query, (key, value) = attn.to_q(x), attn.to_kv(context).chunk(2, -1)
-        else:
-            query, key, value = _separate(attn, x, context)
-    query, key, value = (one.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for one in (query, key, value))
-    query = query if attn.norm_q is None else attn.norm_q(query)
-    return query, (key if attn.norm_k is None else attn.norm_k(key)), value
-
-
-def _separate(attn: Attention, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return attn.to_q(x), attn.to_k(context), attn.to_v(context)
+        return attend(attn, hidden_states, encoder_hidden_states, attention_mask, temb, mix)
 
 
 def _check_supported(site: AttentionSite, module: Attention) -> None:
