@@ -97,6 +97,17 @@ def ism_gradient(
     return per_sample(weight, eps_hat) * (eps_hat - eps_interval)
 
 
+def dds_gradient(
+    eps_target: Float[Tensor, "B *S"], eps_source: Float[Tensor, "B *S"], weight: Float[Tensor, "B"]
+) -> Float[Tensor, "B *S"]:
+    """w (eps_hat(x_t, target) - eps_hat(x'_t, source)): delta denoising score (DDS, Hertz et al. 2023, eq. 5).
+
+    x' is the picture before the edit, noised like x. What a model has to say about any picture, whatever the
+    text, is in both predictions and cancels; what is left is what the other text asks for.
+    """
+    return per_sample(weight, eps_target) * (eps_target - eps_source)
+
+
 def reconstruction_gradient(
     x: Float[Tensor, "B *S"], x0_hat: Float[Tensor, "B *S"], weight: Float[Tensor, "B"]
 ) -> Float[Tensor, "B *S"]:

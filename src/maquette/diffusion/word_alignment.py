@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -29,6 +29,10 @@ class Alignment:
     """Row: token of the source, column: token of the target; rows with a counterpart sum to one."""
     kept: Float[Tensor, "K"]
     """1 for tokens of the target that have a counterpart in the source, 0 for what is new."""
+    removed: list[int] = field(default_factory=list)
+    """Tokens of the source's words that the target does not have, also where another word took their place."""
+    added: list[int] = field(default_factory=list)
+    """Tokens of the target's words that the source does not have."""
 
     def carried(self, probabilities: Float[Tensor, "*N K"]) -> Float[Tensor, "*N K"]:
         """The source's attention in the places of the target's tokens."""
@@ -58,7 +62,17 @@ def align_prompts(tokenizer: Any, source: str, target: str, replace: bool = True
         if b - a == d - c:
             mapper[a:b, c:d] = torch.eye(b - a)
     _map_the_rest(mapper, before, after)
-    return Alignment(source, target, mapper, (mapper.sum(0) > 0).float())
+    gone, new = _changes([word for word, _ in before], [word for word, _ in after])
+    removed = [token for row in gone for token in range(*before[row][1])]
+    added = [token for row in new for token in range(*after[row][1])]
+    return Alignment(source, target, mapper, (mapper.sum(0) > 0).float(), removed, added)
+
+
+def changed_words(source: str, target: str) -> tuple[list[str], list[str]]:
+    """The words, in lower case, that only one of two prompts has in its place: of the source, of the target."""
+    before, after = (WORD.findall(prompt.lower()) for prompt in (source, target))
+    gone, new = _changes(before, after)
+    return [before[row] for row in gone], [after[row] for row in new]
 
 
 def token_indices(tokenizer: Any, prompt: str, words: str | Sequence[str]) -> list[int]:
@@ -111,6 +125,15 @@ def _pairs(before: list[str], after: list[str], replace: bool) -> list[tuple[int
         if kind == "equal" or (kind == "replace" and replace and b - a == d - c):
             pairs += zip(range(a, b), range(c, d), strict=True)
     return pairs
+
+
+def _changes(before: list[str], after: list[str]) -> tuple[list[int], list[int]]:
+    """Words without an equal in the other prompt, as indices."""
+    same = _pairs(before, after, replace=False)
+    return (
+        [row for row in range(len(before)) if row not in {i for i, _ in same}],
+        [row for row in range(len(after)) if row not in {j for _, j in same}],
+    )
 
 
 def _map_the_rest(mapper: Tensor, before: list[tuple[str, Span]], after: list[tuple[str, Span]]) -> None:

@@ -58,6 +58,8 @@ class BaseGeometry(BaseModule):
     """Something that can be rendered or become a mesh."""
 
     kind: ClassVar[str] = "geometry"
+    appearance: ClassVar[tuple[str, ...]] = ()
+    """Paths of the parameters that give the features and have no part in the shape."""
 
     @dataclass(kw_only=True)
     class Config(BaseModule.Config):

@@ -35,6 +35,8 @@ SAMPLES = 4
 class FeaturedSurface(BaseExplicitGeometry):
     """Triangles with features that are learned at world positions."""
 
+    appearance = ("encoding", "feature_network")
+
     @dataclass(kw_only=True)
     class Config(BaseExplicitGeometry.Config):
         """Options of everything that is triangles with features."""

@@ -47,6 +47,8 @@ class GaussianSplatting(GaussianRows, DensityField):
     bodies of Gaussian shape, from which the surface of the exported mesh is taken.
     """
 
+    appearance = ("_features_dc", "_features_rest")
+
     @dataclass(kw_only=True)
     class Config(BaseImplicitGeometry.Config):
         """Options; those that take a schedule are read with the logarithm interpolated for learning rates."""

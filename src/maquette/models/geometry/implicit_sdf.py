@@ -31,6 +31,8 @@ SHAPES = ("sphere", "ellipsoid")
 class ImplicitSDF(BaseImplicitGeometry):
     """Encoded points to a signed distance (negative inside, world units) and features."""
 
+    appearance = ("feature_network",)
+
     @dataclass(kw_only=True)
     class Config(BaseImplicitGeometry.Config):
         """Options."""

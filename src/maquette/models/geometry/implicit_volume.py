@@ -40,6 +40,8 @@ ANNEAL_KEYS = ("min_anneal_step", "max_anneal_step", "start_val", "end_val")
 class ImplicitVolume(DensityField):
     """Encoded points to density and features, each through a network of its own."""
 
+    appearance = ("feature_network",)
+
     @dataclass(kw_only=True)
     class Config(DensityField.Config):
         """Options."""
