@@ -1,5 +1,6 @@
 """What every guidance by a latent diffusion model shares: the model, its sizes, text, and a look inside."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -15,7 +16,7 @@ from maquette.diffusion import score
 from maquette.diffusion.denoiser import Denoiser, own_denoiser, shared_denoiser, weights_dtype
 from maquette.diffusion.lora import LoRAFile, load_adapter
 from maquette.models.guidance.base import KEY, BaseGuidance, GuidanceEval
-from maquette.models.guidance.view_text import ViewText
+from maquette.models.guidance.view_text import ViewCondition
 from maquette.models.prompt_processors.base import TextEncoding
 
 
@@ -128,7 +129,11 @@ class LatentGuidance(BaseGuidance):
 
     @torch.no_grad()
     def guided_noise(
-        self, x_t: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], text: ViewText, scale: float | None = None
+        self,
+        x_t: Float[Tensor, "B C h w"],
+        t: Int[Tensor, "B"],
+        text: ViewCondition,
+        scale: float | None = None,
     ) -> Float[Tensor, "B C h w"]:
         """Classifier-free guidance, with Perp-Neg where the prompt asks for it; no graph is kept.
 
@@ -143,7 +148,7 @@ class LatentGuidance(BaseGuidance):
 
     @torch.no_grad()
     def pair(
-        self, x_t: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], text: ViewText
+        self, x_t: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], text: ViewCondition
     ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B C h w"]]:
         """Predictions with the text and with the negative prompt, in one call of the model."""
         eps = self._denoise(x_t.repeat(2, 1, 1, 1), t.repeat(2), text.encoding())
@@ -152,7 +157,7 @@ class LatentGuidance(BaseGuidance):
 
     @torch.no_grad()
     def null_noise(
-        self, x_t: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], text: ViewText
+        self, x_t: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], text: ViewCondition
     ) -> Float[Tensor, "B C h w"]:
         """The prediction without any text."""
         return self._denoise(x_t, t, text.null())
@@ -163,27 +168,31 @@ class LatentGuidance(BaseGuidance):
         latents: Float[Tensor, "B C h w"],
         t: Int[Tensor, "B"],
         noise: Float[Tensor, "B C h w"],
-        text: ViewText,
+        text: ViewCondition,
     ) -> GuidanceEval:
         """What the model makes of the first few samples when it may denoise them to the end (DDIM)."""
         n = min(self.cfg.max_items_eval, len(latents))
         text, t = text.first(n), t[:n]
-        levels = [
-            t * (self.cfg.eval_steps - i) // self.cfg.eval_steps for i in range(self.cfg.eval_steps + 1)
-        ]
-        x = noisy = score.add_noise(latents[:n], noise[:n], self.alpha_bar(t))
-        first: dict[str, Tensor] = {}
-        for level, following in pairwise(levels):
-            eps = self.guided_noise(x, level, text)
-            x0 = score.predicted_x0(x, eps, self.alpha_bar(level))
-            x = score.ddim_step(x, eps, self.alpha_bar(level), self.alpha_bar(following))
-            first = first or {"imgs_1step": x, "imgs_1orig": x0}
-        pictures = {"imgs_noisy": noisy, **first, "imgs_final": x0}
+        noisy = score.add_noise(latents[:n], noise[:n], self.alpha_bar(t))
+        passed = list(self.descend(noisy, t, text, self.cfg.eval_steps))
+        (x, x0), (_, final) = passed[0], passed[-1]
+        pictures = {"imgs_noisy": noisy, "imgs_1step": x, "imgs_1orig": x0, "imgs_final": final}
         return GuidanceEval(
             timesteps=t, texts=text.prompts(), **{name: self._pictures(one) for name, one in pictures.items()}
         )
 
-    def _perp_neg_noise(self, x_t: Tensor, t: Tensor, text: ViewText, scale: float) -> Tensor:
+    def descend(
+        self, x_t: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], text: ViewCondition, steps: int
+    ) -> Iterator[tuple[Float[Tensor, "B C h w"], Float[Tensor, "B C h w"]]]:
+        """DDIM from levels t to the end: after each step the latents, and the clean ones implied by it."""
+        levels = [t * (steps - i) // steps for i in range(steps + 1)]
+        for level, following in pairwise(levels):
+            eps = self.guided_noise(x_t, level, text)
+            x0 = score.predicted_x0(x_t, eps, self.alpha_bar(level))
+            x_t = score.ddim_step(x_t, eps, self.alpha_bar(level), self.alpha_bar(following))
+            yield x_t, x0
+
+    def _perp_neg_noise(self, x_t: Tensor, t: Tensor, text: ViewCondition, scale: float) -> Tensor:
         """The negatives of a sample stand together: its noised latents are repeated for them, not tiled."""
         encoding, weights = text.encoding_perp_neg()
         batch, count = weights.shape
@@ -212,12 +221,14 @@ class LatentGuidance(BaseGuidance):
             "channels_last": self.cfg.enable_channels_last_format,
         }
         adapters = LoRAFile.parse(self.cfg.lora, f"{KEY}.lora")
-        if not adapters:
-            return shared_denoiser(name, dtype, self.device, **switches)
-        denoiser = own_denoiser(name, dtype, self.device, **switches)
+        denoiser = self._open(name, dtype, bool(adapters), **switches)
         for number, adapter in enumerate(adapters):
             load_adapter(denoiser.unet, adapter.path, f"lora{number}", adapter.scale)
         return denoiser
+
+    def _open(self, name: str, dtype: torch.dtype, own: bool, **switches: Any) -> Any:
+        """The model, one of its own where its weights will be changed."""
+        return (own_denoiser if own else shared_denoiser)(name, dtype, self.device, **switches)
 
 
 def refuse(wanted: bool, name: str) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maquette.core.errors import ConfigError, UnknownKeyError, UnknownNameError
 from maquette.diffusion import distillation, score
-from maquette.models.guidance.view_text import ViewText
+from maquette.models.guidance.view_text import ViewCondition
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class Sample:
     latents: Float[Tensor, "B C h w"]
     noise: Float[Tensor, "B C h w"]
     t: Int[Tensor, "B"]
-    text: ViewText
+    text: ViewCondition
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +42,13 @@ class Predictor(Protocol):
     num_train_timesteps: int
     alphas_cumprod: Float[Tensor, "T"]
 
-    def guided_noise(self, x_t: Tensor, t: Tensor, text: ViewText, scale: float | None = None) -> Tensor:
+    def guided_noise(self, x_t: Tensor, t: Tensor, text: ViewCondition, scale: float | None = None) -> Tensor:
         """The guided noise prediction; `scale` takes the place of the configured one."""
 
-    def pair(self, x_t: Tensor, t: Tensor, text: ViewText) -> tuple[Tensor, Tensor]:
+    def pair(self, x_t: Tensor, t: Tensor, text: ViewCondition) -> tuple[Tensor, Tensor]:
         """Predictions with the text and with the negative prompt."""
 
-    def null_noise(self, x_t: Tensor, t: Tensor, text: ViewText) -> Tensor:
+    def null_noise(self, x_t: Tensor, t: Tensor, text: ViewCondition) -> Tensor:
         """The prediction without any text."""
 
     def weight(self, t: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from maquette.core.device import autocast_off
-from maquette.core.errors import ConfigError
+from maquette.core.errors import ConfigError, UserError
 from maquette.core.random import StepRandom
 from maquette.core.registry import register
 from maquette.diffusion import distillation, score
@@ -16,7 +16,7 @@ from maquette.diffusion.denoiser import Denoiser
 from maquette.models.guidance.base import KEY, GuidanceOutput
 from maquette.models.guidance.latent import LatentGuidance
 from maquette.models.guidance.rules import Distilled, Rule, Sample, parse_rule
-from maquette.models.guidance.view_text import ViewText
+from maquette.models.guidance.view_text import ViewCondition, ViewText
 from maquette.models.prompt_processors.base import PromptUtils
 
 
@@ -66,7 +66,7 @@ class StableDiffusionGuidance(LatentGuidance):
     def __call__(
         self,
         rgb: Float[Tensor, "B H W C"],
-        prompt_utils: PromptUtils,
+        prompt_utils: PromptUtils | None,
         elevation: Float[Tensor, "B"],
         azimuth: Float[Tensor, "B"],
         camera_distances: Float[Tensor, "B"],
@@ -84,7 +84,7 @@ class StableDiffusionGuidance(LatentGuidance):
         with autocast_off(rgb.device):
             images = self.prepare(rgb, rgb_as_latents)
             latents = images if rgb_as_latents else self.encode(images, rng)
-            text = ViewText(prompt_utils, elevation, azimuth, self.cfg.view_dependent_prompting)
+            text = self.told(prompt_utils, elevation, azimuth, camera_distances, **kwargs)
             t, noise = self.timesteps(rng), self.noise("guidance/noise", rng, latents)
             sample = Sample(latents=latents.detach(), noise=noise, t=t, text=text)
             found = self.rule(self, sample)
@@ -99,6 +99,17 @@ class StableDiffusionGuidance(LatentGuidance):
                 out.eval = self.evaluate(sample.latents, t, noise, text)
         return out
 
+    def told(
+        self,
+        prompt_utils: PromptUtils | None,
+        elevation: Float[Tensor, "B"],
+        azimuth: Float[Tensor, "B"],
+        camera_distances: Float[Tensor, "B"],
+        **views: Any,
+    ) -> ViewCondition:
+        """What the model is told about the pictures: the prompt, in the words of their views."""
+        return ViewText(prompt_of(prompt_utils), elevation, azimuth, self.cfg.view_dependent_prompting)
+
     def image_loss(
         self, images: Float[Tensor, "B C H W"], found: Distilled, t: Int[Tensor, "B"], as_latents: bool
     ) -> Float[Tensor, ""]:
@@ -107,3 +118,17 @@ class StableDiffusionGuidance(LatentGuidance):
             denoised = found.x0_hat if as_latents else self.denoiser.decode(found.x0_hat)
             grad = distillation.image_gradient(images, denoised, self.weight(t), self.alpha_bar(t))
         return score.specified_gradient(images, self.limited(grad))
+
+
+def prompt_of(prompt_utils: PromptUtils | None) -> PromptUtils:
+    """The prompt, which must be there.
+
+    Raises:
+        UserError: there is none.
+    """
+    if prompt_utils is None:
+        raise UserError(
+            "This guidance reads a prompt, and there is none.",
+            hint="set system.prompt_processor_type=stable-diffusion-prompt-processor and its prompt",
+        )
+    return prompt_utils

@@ -1,5 +1,6 @@
-"""A prompt together with the cameras that ask for it."""
+"""What a model is told about pictures: a prompt together with the cameras that ask for it."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -8,9 +9,36 @@ from torch import Tensor
 from maquette.models.prompt_processors.base import PromptUtils, TextEncoding
 
 
+class ViewCondition(ABC):
+    """What a model is told about B pictures, in the rows in which a guidance asks for it."""
+
+    perp_neg: bool = False
+    """Whether neighbouring views are negatives."""
+
+    @abstractmethod
+    def first(self, n: int) -> "ViewCondition":
+        """That of the first n pictures."""
+
+    @abstractmethod
+    def encoding(self) -> TextEncoding:
+        """2B rows [cond; uncond]."""
+
+    @abstractmethod
+    def null(self) -> TextEncoding:
+        """B rows: no condition at all."""
+
+    @abstractmethod
+    def prompts(self) -> list[str]:
+        """In words, for each picture."""
+
+    def encoding_perp_neg(self) -> tuple[TextEncoding, Float[Tensor, "B K"]]:
+        """2B + BK rows [cond; uncond; negatives, each picture's K together] and the negatives' weights."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class ViewText:
-    """What is said to the model about B pictures; angles in degrees."""
+class ViewText(ViewCondition):
+    """A prompt for B pictures; angles in degrees."""
 
     utils: PromptUtils
     elevation: Float[Tensor, "B"]
