@@ -11,6 +11,7 @@ BUILTIN_MODULES: dict[str, dict[str, str]] = {
         "prolificdreamer-system": "maquette.systems.prolificdreamer:ProlificDreamer",
         "textmesh-system": "maquette.systems.textmesh:TextMesh",
         "gaussian-splatting-system": "maquette.systems.gaussian_splatting:GaussianSplattingSystem",
+        "edit-system": "maquette.systems.edit:Edit",
         "prior-vae-system": "maquette.systems.prior_vae:PriorVAE",
         "prior-unet-system": "maquette.systems.prior_unet:PriorUNet",
         "toy-classifier-system": "maquette.systems.toy_classifier:ToyClassifier",
@@ -72,6 +73,7 @@ BUILTIN_MODULES: dict[str, dict[str, str]] = {
     },
     "guidance": {
         "stable-diffusion-guidance": "maquette.models.guidance.stable_diffusion:StableDiffusionGuidance",
+        "edit-guidance": "maquette.models.guidance.edit:EditGuidance",
         "stable-diffusion-sdi-guidance": (
             "maquette.models.guidance.stable_diffusion_sdi:StableDiffusionSDIGuidance"
         ),
