@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -50,7 +50,8 @@ class PromptToPrompt(AttentionControl):
 
     Args:
         unet: the model.
-        alignment: of the two prompts (`align_prompts`; with `replace` words are swapped, without refined).
+        alignment: of the two prompts (`align_prompts`; with `replace` words are swapped, without refined); one
+            for all pairs, or one for each.
         pairs: (source row, target row) in the batch that the UNet is given, the conditional rows of each.
         options: how much, and for how long.
         tokenizer: finds the words of `options.reweight`; not needed without them.
@@ -62,21 +63,24 @@ class PromptToPrompt(AttentionControl):
     def __init__(
         self,
         unet: nn.Module,
-        alignment: Alignment,
+        alignment: Alignment | Sequence[Alignment],
         pairs: Sequence[Pair],
         options: EditOptions | None = None,
         tokenizer: Any = None,
     ) -> None:
         super().__init__(unet, self._edit)
-        self.alignment = alignment
         self.options = options or EditOptions()
-        self.progress = 0.0
-        """Share of the denoising that is done, 0 to 1."""
+        self.progress: float | Float[Tensor, "P"] = 0.0
+        """Share of the denoising that is done, 0 to 1; one for all pairs, or one for each."""
         self._sources = [source for source, _ in pairs]
         self._targets = [target for _, target in pairs]
-        self._weights = torch.ones(len(alignment.kept))
+        alignments = [alignment] if isinstance(alignment, Alignment) else list(alignment)
+        self._mapper = torch.stack([one.mapper for one in alignments])[:, None]
+        self._kept = torch.stack([one.kept for one in alignments])[:, None, None]
+        self._weights = torch.ones_like(self._kept)
         for word, weight in self.options.reweight.items():
-            self._weights[token_indices(tokenizer, alignment.target, word)] = weight
+            for row, one in enumerate(alignments):
+                self._weights[row, ..., token_indices(tokenizer, one.target, word)] = weight
 
     def _edit(self, maps: AttentionMaps) -> Float[Tensor, "B heads Q K"]:
         edited = self._cross(maps) if maps.site.kind == "cross" else self._self(maps)
@@ -87,19 +91,24 @@ class PromptToPrompt(AttentionControl):
         return out
 
     def _cross(self, maps: AttentionMaps) -> Tensor | None:
-        own = maps.probabilities[self._targets]
-        if self.progress < self.options.cross_until:
-            kept = self.alignment.kept.to(own)
-            carried = self.alignment.carried(maps.probabilities[self._sources])
-            own = kept * carried + (1.0 - kept) * own
-        elif not self.options.reweight:
+        active = self._early(self.options.cross_until)
+        if not (self.options.reweight or bool(active.any())):
             return None
-        return own * self._weights.to(own)
+        own = maps.probabilities[self._targets]
+        kept = self._kept.to(own) * active.to(own)
+        carried = maps.probabilities[self._sources] @ self._mapper.to(own)
+        return (kept * carried + (1.0 - kept) * own) * self._weights.to(own)
 
     def _self(self, maps: AttentionMaps) -> Tensor | None:
-        if self.progress >= self.options.self_until or maps.side > self.options.self_max_side:
+        active = self._early(self.options.self_until)
+        if maps.side > self.options.self_max_side or not bool(active.any()):
             return None
-        return maps.probabilities[self._sources]
+        own, source = maps.probabilities[self._targets], maps.probabilities[self._sources]
+        return torch.where(active.to(own.device), source, own)
+
+    def _early(self, share: float) -> Bool[Tensor, "*P 1 1 1"]:
+        """Which pairs have not passed this share of the denoising."""
+        return (torch.as_tensor(self.progress) < share)[..., None, None, None]
 
 
 class LocalBlend:

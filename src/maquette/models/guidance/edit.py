@@ -1,0 +1,196 @@
+"""Editing by words: the delta denoising score of two pictures, under Prompt-to-Prompt attention control."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from maquette.core.device import autocast_off
+from maquette.core.errors import ConfigError, UserError
+from maquette.core.random import StepRandom
+from maquette.core.registry import register
+from maquette.diffusion import distillation, score
+from maquette.diffusion.attention import AttentionCapture, attention_sites
+from maquette.diffusion.denoiser import Denoiser
+from maquette.diffusion.load import load_pipeline
+from maquette.diffusion.prompt_to_prompt import EditOptions, PromptToPrompt
+from maquette.diffusion.word_alignment import Alignment, align_prompts
+from maquette.models.guidance.base import KEY, GuidanceOutput
+from maquette.models.guidance.latent import LatentGuidance
+from maquette.models.guidance.view_text import ViewText
+from maquette.models.prompt_processors.base import PromptUtils, TextEncoding
+
+
+@dataclass(kw_only=True)
+class EditOutput(GuidanceOutput):
+    """What an edit asks for, and where."""
+
+    loss_dds: Float[Tensor, ""]
+    """Its gradient with respect to the latents is the delta denoising score / B."""
+    mask: Float[Tensor, "B H W 1"]
+    """Where the words that changed are looked for, 0 to 1, in the size of the pictures."""
+
+
+@register("edit-guidance")
+class EditGuidance(LatentGuidance):
+    """Compares what the model says about a picture and the new words with what it says about the picture
+    before the edit and its words (DDS, Hertz et al. 2023).
+
+    Both are noised alike and predicted in one call, in which the edited picture looks where the other one
+    looks (Prompt-to-Prompt, Hertz et al. 2022). The same pictures and the same words give exactly nothing.
+    """
+
+    @dataclass(kw_only=True)
+    class Config(LatentGuidance.Config):
+        """The model, and how much of the source's attention is carried over."""
+
+        guidance_scale: float = 7.5
+        """s of eps_uncond + s (eps_text - eps_uncond), for both pictures."""
+        min_step_percent: Any = 0.2
+        """Lowest noise level, as a share of all levels."""
+        max_step_percent: Any = 0.8
+        """Highest noise level, as a share of all levels, included."""
+        cross_until: float = 1.0
+        """Cross-attention is carried over at noise levels above 1 minus this share of all levels."""
+        self_until: float = 1.0
+        """Self-attention likewise; it holds the layout."""
+        mask_level: float = 0.3
+        """Attention to the changed words, as a share of its largest in the view, at which a place counts half
+        as theirs; 0 for no mask: the edit may change everything."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            self.edit_options()
+            if not 0.0 <= self.mask_level < 1.0:
+                raise ConfigError(f"{KEY}.mask_level", self.mask_level, "a number from 0, below 1")
+
+        def edit_options(self) -> EditOptions:
+            """The options of the attention control."""
+            return EditOptions(cross_until=self.cross_until, self_until=self.self_until, self_max_side=4096)
+
+    def configure(self, denoiser: Denoiser | None = None, tokenizer: Any = None) -> None:
+        """Load the model and its tokenizer.
+
+        Raises:
+            UserError: the model has no UNet whose attention could be controlled.
+        """
+        super().configure(denoiser)
+        name: str = self.cfg.pretrained_model_name_or_path
+        self.unet = getattr(self.denoiser, "unet", None)
+        if self.unet is None:
+            raise UserError(
+                f"The model {name} cannot edit: it has no UNet whose attention could be carried over.",
+                hint="use a model of the Stable Diffusion 1, 2 or SDXL family",
+            )
+        self.options = type(self).Config.edit_options(self.cfg)
+        tokenizer = tokenizer or load_pipeline(name, parts=("tokenizer",)).tokenizer
+        self.alignment = lru_cache(maxsize=None)(lambda source, target: align_prompts(tokenizer, source, target))
+        self.watched = [site.name for site in attention_sites(self.unet) if site.kind == "cross"][-1]
+
+    def __call__(
+        self,
+        rgb: Float[Tensor, "B H W C"],
+        prompt_utils: PromptUtils,
+        elevation: Float[Tensor, "B"],
+        azimuth: Float[Tensor, "B"],
+        camera_distances: Float[Tensor, "B"],
+        rng: StepRandom | None = None,
+        rgb_as_latents: bool = False,
+        guidance_eval: bool = False,
+        *,
+        source_rgb: Float[Tensor, "B H W C"],
+        source_utils: PromptUtils,
+        **kwargs: Any,
+    ) -> EditOutput:
+        """The delta denoising score of pictures with values in [0, 1]; B samples, angles in degrees.
+
+        Args:
+            source_rgb: the same views before the edit.
+            source_utils: the words of those.
+        """
+        rng = self.draws(rng, len(rgb))
+        with autocast_off(rgb.device):
+            latents = self.encode(self.prepare(rgb, rgb_as_latents), rng)
+            with torch.no_grad():
+                before = self.encode(self.prepare(source_rgb, rgb_as_latents), rng)
+            target = ViewText(prompt_utils, elevation, azimuth, self.cfg.view_dependent_prompting)
+            source = ViewText(source_utils, elevation, azimuth, self.cfg.view_dependent_prompting)
+            t, noise = self.timesteps(rng), self.noise("guidance/noise", rng, latents)
+            gradient, mask = self.difference(latents.detach(), before, noise, t, target, source)
+        return EditOutput(
+            loss_dds=score.specified_gradient(latents, self.limited(gradient * mask)),
+            mask=_resized(mask, *rgb.shape[1:3]),
+            grad_norm=gradient.norm(),
+            timestep=t,
+            min_step=self.min_step,
+            max_step=self.max_step,
+        )
+
+    @torch.no_grad()
+    def difference(
+        self,
+        latents: Float[Tensor, "B C h w"],
+        before: Float[Tensor, "B C h w"],
+        noise: Float[Tensor, "B C h w"],
+        t: Int[Tensor, "B"],
+        target: ViewText,
+        source: ViewText,
+    ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B 1 h w"]]:
+        """The score with respect to the latents, and where the words that changed are."""
+        batch, alpha_bar = len(t), self.alpha_bar(t)
+        alignments = [self.alignment(*pair) for pair in zip(source.prompts(), target.prompts(), strict=True)]
+        x_t, x_before = score.add_noise(latents, noise, alpha_bar), score.add_noise(before, noise, alpha_bar)
+        with ExitStack() as stack:
+            pairs = [(row, batch + row) for row in range(batch)]
+            control = stack.enter_context(PromptToPrompt(self.unet, alignments, pairs, self.options))
+            control.progress = 1.0 - t.cpu() / self.num_train_timesteps
+            watch = AttentionCapture(
+                self.unet, where=self.watched, mean_heads=True, rows=slice(2 * batch), device=None
+            )
+            seen = stack.enter_context(watch)
+            eps = self._denoise(
+                torch.cat([x_before, x_t, x_before, x_t]), t.repeat(4), _interleaved(source, target)
+            )
+        text_before, text_after, none_before, none_after = eps.chunk(4)
+        gradient = distillation.dds_gradient(
+            score.classifier_free(none_after, text_after, self.scale),
+            score.classifier_free(none_before, text_before, self.scale),
+            self.weight(t),
+        )
+        return gradient, self._mask(seen.average(latents.shape[-1]), alignments)
+
+    def _mask(self, maps: Float[Tensor, "2*B K h w"], alignments: list[Alignment]) -> Float[Tensor, "B 1 h w"]:
+        """Where either picture looks at words that the other does not have."""
+        if self.cfg.mask_level == 0.0:
+            return maps.new_ones(len(alignments), 1, *maps.shape[-2:])
+        batch = len(alignments)
+        masks = []
+        for row, one in enumerate(alignments):
+            looks = [maps[row, one.removed].sum(0)] * bool(one.removed)
+            looks += [maps[batch + row, one.added].sum(0)] * bool(one.added)
+            masks.append(self._membership(torch.stack(looks)) if looks else torch.zeros_like(maps[0, 0]))
+        return torch.stack(masks)[:, None]
+
+    def _membership(self, looks: Float[Tensor, "W h w"]) -> Float[Tensor, "h w"]:
+        share = looks / looks.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
+        steepness = 10.0
+        return torch.sigmoid(steepness * (share.amax(0) - self.cfg.mask_level))
+
+
+def _interleaved(source: ViewText, target: ViewText) -> TextEncoding:
+    """4B rows: words of the source, of the target, then no words for either."""
+    (words, none), (new_words, new_none) = (
+        (one[: len(one.hidden) // 2], one[len(one.hidden) // 2 :])
+        for one in (source.encoding(), target.encoding())
+    )
+    return TextEncoding.cat([words, new_words, none, new_none])
+
+
+def _resized(mask: Float[Tensor, "B 1 h w"], height: int, width: int) -> Float[Tensor, "B H W 1"]:
+    large = F.interpolate(mask, (height, width), mode="bilinear", align_corners=False)
+    return large.permute(0, 2, 3, 1)
