@@ -7,6 +7,7 @@ from maquette.core.errors import UserError
 from maquette.diffusion import score
 from maquette.diffusion.denoiser import LatentDenoiser, shared_denoiser, weights_dtype
 from maquette.diffusion.load import load_pipeline
+from maquette.diffusion.memory import Memory
 from maquette.diffusion.text import encode_prompts
 
 CPU = torch.device("cpu")
@@ -154,7 +155,7 @@ def test_a_model_is_loaded_once(saved_folder):
     assert shared_denoiser(str(saved_folder), torch.bfloat16, CPU) is not one
 
 
-@pytest.mark.parametrize("option", ["attention_slicing", "channels_last"])
+@pytest.mark.parametrize("option", [{"attention_slice": "max"}, {"channels_last": True}])
 def test_the_settings_of_one_user_do_not_reach_the_next(option):
     def processors(denoiser):
         return {type(one).__name__ for one in denoiser.unet.attn_processors.values()}
@@ -164,10 +165,10 @@ def test_the_settings_of_one_user_do_not_reach_the_next(option):
 
     name = "maquette/random-tiny"
     before = shared_denoiser(name, torch.float32, CPU)
-    changed = shared_denoiser(name, torch.float32, CPU, **{option: True})
+    changed = shared_denoiser(name, torch.float32, CPU, memory=Memory(**option))
     after = shared_denoiser(name, torch.float32, CPU)
     assert processors(before) == processors(after) and not last(before) and not last(after)
-    assert processors(changed) != processors(after) if option == "attention_slicing" else last(changed)
+    assert processors(changed) != processors(after) if "attention_slice" in option else last(changed)
     x, t = torch.randn(2, 4, 8, 8), torch.tensor([10, 500])
     text = torch.randn(2, 77, 32)
     torch.testing.assert_close(

@@ -220,6 +220,8 @@ class ExplicitAttention:
         temb: Tensor | None = None,
         attention: Any = None,
     ) -> Tensor:
+        """The answer of the module, as diffusers asks for it."""
+
         def mix(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
             maps = probabilities(attn, query, key, mask)
             for edit in self.edits:

@@ -13,6 +13,7 @@ from maquette.core.device import is_gpu
 from maquette.core.errors import UserError
 from maquette.diffusion.latent_denoiser import LatentDenoiser
 from maquette.diffusion.load import family, newest_change
+from maquette.diffusion.memory import NOTHING, Memory, placed
 
 
 class Denoiser(Protocol):
@@ -51,8 +52,7 @@ def load_denoiser(
     device: torch.device,
     *,
     controlnet: str | None = None,
-    attention_slicing: bool = False,
-    channels_last: bool = False,
+    memory: Memory = NOTHING,
 ) -> Any:
     """The denoiser of a model, of whatever family, loaded for one caller, who may change it.
 
@@ -64,21 +64,16 @@ def load_denoiser(
         dtype: of the weights.
         device: where they are.
         controlnet: a folder or an id of the hub that is a ControlNet, to put before a plain model.
-        attention_slicing: compute attention in slices: less memory, slower.
-        channels_last: store the network's weights channels last.
+        memory: how to need less of it.
 
     Raises:
         ModelUnavailableError, UserError: as `load_pipeline`.
+        UserError: `memory` offloads networks, and the device is no GPU.
     """
     from maquette.diffusion.families.build import build_denoiser
 
-    denoiser = build_denoiser(name, dtype, controlnet)
-    network = denoiser.transformer if hasattr(denoiser, "transformer") else denoiser.unet
-    if attention_slicing and hasattr(network, "set_attention_slice"):
-        network.set_attention_slice("auto")
-    if channels_last:
-        network.to(memory_format=torch.channels_last)
-    return denoiser.to(device)
+    memory.check(device)
+    return placed(build_denoiser(name, dtype, controlnet), device, memory)
 
 
 def own_denoiser(
@@ -86,8 +81,7 @@ def own_denoiser(
     dtype: torch.dtype,
     device: torch.device,
     *,
-    attention_slicing: bool = False,
-    channels_last: bool = False,
+    memory: Memory = NOTHING,
 ) -> LatentDenoiser:
     """`load_denoiser` for callers who need a UNet that denoises latents by a text alone.
 
@@ -101,9 +95,7 @@ def own_denoiser(
             f"The model {name} cannot be used for this: it is of the family {kind.name} ({kind.what}).",
             hint="use a model of the Stable Diffusion 1, 2 or SDXL family",
         )
-    return load_denoiser(
-        name, dtype, device, attention_slicing=attention_slicing, channels_last=channels_last
-    )
+    return load_denoiser(name, dtype, device, memory=memory)
 
 
 def shared_denoiser(
@@ -111,8 +103,7 @@ def shared_denoiser(
     dtype: torch.dtype,
     device: torch.device,
     *,
-    attention_slicing: bool = False,
-    channels_last: bool = False,
+    memory: Memory = NOTHING,
 ) -> Any:
     """The `Denoiser` of a model that needs nothing but a text, loaded once a process for all who ask alike;
     the last one asked for is kept.
@@ -129,15 +120,13 @@ def shared_denoiser(
             f"The model {name} needs more than a text: it is of the family {kind.name} ({kind.what}).",
             hint="use the guidance that is named after its family",
         )
-    return _shared(name, dtype, device, newest_change(name), attention_slicing, channels_last)
+    return _shared(name, dtype, device, newest_change(name), memory)
 
 
 @lru_cache(maxsize=1)
-def _shared(
-    name: str, dtype: torch.dtype, device: torch.device, newest: int, slicing: bool, channels_last: bool
-) -> Any:
+def _shared(name: str, dtype: torch.dtype, device: torch.device, newest: int, memory: Memory) -> Any:
     del newest  # Only part of the key: a folder that was written again is read again.
-    return load_denoiser(name, dtype, device, attention_slicing=slicing, channels_last=channels_last)
+    return load_denoiser(name, dtype, device, memory=memory)
 
 
 def weights_dtype(device: torch.device, half: bool) -> torch.dtype:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 
 class LatentSpace:
     """A diffusers `AutoencoderKL`, with the scale and shift that bring its latents to a spread of one."""
+
+    recompute: bool = False
+    """Whether the backward pass calls the autoencoder again, whose weights may be elsewhere by then."""
 
     def __init__(self, vae: Any) -> None:
         self.vae = vae.eval().requires_grad_(False)
@@ -38,7 +43,7 @@ class LatentSpace:
 
     def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
         """Pictures of latents, values around [0, 1] (not clamped)."""
-        images = self.vae.decode((latents / self._scale + self._shift).to(self.vae.dtype)).sample
+        images = self._call(self.vae.decode, (latents / self._scale + self._shift).to(self.vae.dtype)).sample
         return (images / 2 + 0.5).to(latents.dtype)
 
     @torch.no_grad()
@@ -47,4 +52,12 @@ class LatentSpace:
         return self._posterior(images).mean.to(images.dtype)
 
     def _posterior(self, images: Tensor) -> Any:
-        return self.vae.encode((images * 2 - 1).to(self.vae.dtype)).latent_dist
+        return self._call(self.vae.encode, (images * 2 - 1).to(self.vae.dtype)).latent_dist
+
+    def _call(self, function: Callable[[Tensor], Any], x: Tensor) -> Any:
+        return recomputed(function, x) if self.recompute and torch.is_grad_enabled() else function(x)
+
+
+def recomputed(function: Callable[..., Any], *args: Any) -> Any:
+    """The value of a function that draws nothing; the backward pass calls it again, and nothing is kept."""
+    return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)

@@ -4,6 +4,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 
 from maquette.core.errors import UserError
 from maquette.diffusion.denoiser import load_denoiser
+from maquette.diffusion.memory import Memory
 from maquette.diffusion.families.multiview import MultiViewDenoiser
 from maquette.diffusion.families.multiview_unet import view_cameras
 from maquette.diffusion.load import load_pipeline
@@ -51,7 +52,7 @@ def test_the_order_of_the_views_does_not_matter(denoiser, views):
 
 def test_slices_change_nothing(denoiser, views):
     sliced = load_denoiser(
-        "maquette/random-tiny?family=multiview", torch.float32, CPU, attention_slicing=True
+        "maquette/random-tiny?family=multiview", torch.float32, CPU, memory=Memory.preset("slicing")
     )
     torch.testing.assert_close(predict(sliced, *views), predict(denoiser, *views), rtol=1e-4, atol=1e-5)
 

@@ -273,7 +273,8 @@ def test_a_caller_without_draws_gets_the_same_numbers_each_time():
     [
         ({"token_merging": True}, "token_merging"),
         ({"token_merging_params": {"ratio": 0.5}}, "token_merging_params"),
-        ({"enable_sequential_cpu_offload": True}, "enable_sequential_cpu_offload"),
+        ({"memory": "more"}, "memory"),
+        ({"enable_attention_slicing": True, "attention_slice_size": 0}, "attention_slice_size"),
         ({"weighting_strategy": "sdss"}, "weighting_strategy"),
         ({"encode_mode": "mode"}, "encode_mode"),
         ({"eval_steps": 0}, "eval_steps"),

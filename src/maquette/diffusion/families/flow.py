@@ -56,8 +56,8 @@ class FlowDenoiser(LatentSpace):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.transformer.device
+        """Where predictions are computed."""
+        return self.alphas_cumprod.device
 
     @property
     def num_train_timesteps(self) -> int:

@@ -43,8 +43,8 @@ class PixelDenoiser(NoiseLevels):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.unet.device
+        """Where predictions are computed."""
+        return self.alphas_cumprod.device
 
     def to(self, device: torch.device) -> Self:
         """Move everything to a device; returns itself."""

@@ -15,7 +15,9 @@ from maquette.core.random import StepRandom
 from maquette.diffusion import score
 from maquette.diffusion.denoiser import Denoiser, own_denoiser, shared_denoiser, weights_dtype
 from maquette.diffusion.lora import LoRAFile, load_adapter
+from maquette.diffusion.memory import apply_memory
 from maquette.models.guidance.base import KEY, BaseGuidance, GuidanceEval
+from maquette.models.guidance.memory_options import MemoryOptions, memory_settings
 from maquette.models.guidance.view_text import ViewCondition
 from maquette.models.prompt_processors.base import TextEncoding
 
@@ -27,7 +29,7 @@ class LatentGuidance(BaseGuidance):
     """
 
     @dataclass(kw_only=True)
-    class Config(BaseGuidance.Config):
+    class Config(MemoryOptions, BaseGuidance.Config):
         """The model and how it is asked."""
 
         pretrained_model_name_or_path: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -50,14 +52,6 @@ class LatentGuidance(BaseGuidance):
         """Adapters of the UNet: paths, or {path, scale}; files, folders or ids of the hub."""
         half_precision_weights: bool = True
         """float16 weights on a GPU; on a CPU they are float32 always."""
-        enable_memory_efficient_attention: bool = False
-        """Accepted for older recipes: attention is memory-efficient always."""
-        enable_attention_slicing: bool = False
-        """Whether attention is computed in slices: less memory, slower."""
-        enable_channels_last_format: bool = False
-        """Whether the UNet's weights are stored channels last."""
-        enable_sequential_cpu_offload: bool = False
-        """Not implemented; True is refused."""
         token_merging: bool = False
         """Not implemented; True is refused."""
         token_merging_params: dict[str, Any] | None = field(default_factory=dict)
@@ -65,7 +59,6 @@ class LatentGuidance(BaseGuidance):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            refuse(self.enable_sequential_cpu_offload, "enable_sequential_cpu_offload")
             refuse(self.token_merging, "token_merging")
             refuse(bool(self.token_merging_params), "token_merging_params")
             for name in ("max_items_eval", "eval_steps"):
@@ -216,14 +209,15 @@ class LatentGuidance(BaseGuidance):
     def _load(self) -> Denoiser:
         name: str = self.cfg.pretrained_model_name_or_path
         dtype = weights_dtype(self.device, self.cfg.half_precision_weights)
-        switches = {
-            "attention_slicing": self.cfg.enable_attention_slicing,
-            "channels_last": self.cfg.enable_channels_last_format,
-        }
+        memory = memory_settings(self.cfg)
+        memory.check(self.device)
         adapters = LoRAFile.parse(self.cfg.lora, f"{KEY}.lora")
-        denoiser = self._open(name, dtype, bool(adapters), **switches)
+        if not adapters:
+            return self._open(name, dtype, own=False, memory=memory)
+        denoiser = self._open(name, dtype, own=True)
         for number, adapter in enumerate(adapters):
             load_adapter(denoiser.unet, adapter.path, f"lora{number}", adapter.scale)
+        apply_memory(denoiser, memory, self.device)  # an offloaded network could not take the adapters
         return denoiser
 
     def _open(self, name: str, dtype: torch.dtype, own: bool, **switches: Any) -> Any:

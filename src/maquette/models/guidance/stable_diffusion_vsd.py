@@ -17,6 +17,7 @@ from maquette.diffusion.lora import RANK
 from maquette.diffusion.variational import VariationalDenoiser
 from maquette.models.guidance.base import KEY, GuidanceOutput
 from maquette.models.guidance.latent import LatentGuidance, one_of
+from maquette.models.guidance.memory_options import memory_settings
 from maquette.models.guidance.view_text import ViewText
 from maquette.models.prompt_processors.base import PromptUtils
 
@@ -56,6 +57,10 @@ class StableDiffusionVSDGuidance(LatentGuidance, nn.Module):
 
         def __post_init__(self) -> None:
             super().__post_init__()
+            if memory_settings(self).offload != "none":
+                raise ConfigError(
+                    f"{KEY}.memory", "offload", "none or slicing: the adapter trains all the time"
+                )
             one_of("camera_condition_type", self.camera_condition_type, CAMERAS)
             for name in ("lora_n_timestamp_samples", "lora_rank"):
                 if getattr(self, name) < 1:
@@ -194,4 +199,5 @@ class StableDiffusionVSDGuidance(LatentGuidance, nn.Module):
         return score.specified_gradient(images, self.limited(pixels))
 
     def _load_own(self, name: str) -> LatentDenoiser:
-        return own_denoiser(name, weights_dtype(self.device, self.cfg.half_precision_weights), self.device)
+        dtype = weights_dtype(self.device, self.cfg.half_precision_weights)
+        return own_denoiser(name, dtype, self.device, memory=memory_settings(self.cfg))
