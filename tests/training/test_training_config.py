@@ -13,7 +13,7 @@ from maquette.training.config import TrainingConfig
         ({"collapse": {"every": 0}}, "training.collapse.every"),
         ({"collapse": {"patience": -1}}, "training.collapse.patience"),
         ({"checkpoint_every": 0}, "training.checkpoint_every"),
-        ({"loggers": ["wandb"]}, "training.loggers"),
+        ({"loggers": ["comet"]}, "training.loggers"),
     ],
 )
 def test_values_that_cannot_be_are_refused(values: dict, key: str) -> None:

@@ -4,12 +4,15 @@ import os
 import resource
 import sys
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import torch
 
 from maquette.core.errors import ConfigError
 
 _state: dict[str, torch.device] = {}
+
+_STATM = Path("/proc/self/statm")
 
 
 def resolve_device(spec: str = "auto") -> torch.device:
@@ -84,6 +87,34 @@ def peak_memory() -> float:
         return torch.cuda.max_memory_allocated(current_device()) / 2**30
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def memory_in_use() -> dict[str, float]:
+    """GiB that are held now: by this process on the host (Linux only), and by tensors on its GPU."""
+    held = {}
+    if _STATM.exists():
+        held["process"] = int(_STATM.read_text().split()[1]) * resource.getpagesize() / 2**30
+    if is_gpu(current_device()):
+        held["gpu"] = torch.cuda.memory_allocated(current_device()) / 2**30
+        held["gpu_reserved"] = torch.cuda.memory_reserved(current_device()) / 2**30
+    return held
+
+
+def record_memory_history(wanted: bool) -> None:
+    """Begin, or end, to remember every allocation on the GPU; does nothing without one."""
+    if is_gpu(current_device()):
+        torch.cuda.memory._record_memory_history(enabled="all" if wanted else None)
+
+
+def dump_memory_history(path: Path) -> None:
+    """Write what was remembered, for https://pytorch.org/memory_viz."""
+    torch.cuda.memory._dump_snapshot(str(path))
+
+
+def profiler_activities() -> list[torch.profiler.ProfilerActivity]:
+    """What a profiler can record here: the host, and the GPU where one is used."""
+    kinds = torch.profiler.ProfilerActivity
+    return [kinds.CPU, kinds.CUDA] if is_gpu(current_device()) else [kinds.CPU]
 
 
 def release_memory() -> None:

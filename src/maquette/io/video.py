@@ -63,6 +63,18 @@ def read_video(path: str | Path) -> UInt8[Tensor, "N H W 3"]:
     return torch.from_numpy(np.stack(_frames(path)))
 
 
+def gif_bytes(frames: Iterable[Picture], fps: int = 15) -> bytes:
+    """Frames as an endless GIF that is kept in memory, for what stores pictures in files of its own.
+
+    Args:
+        frames: pictures of one size, as :func:`write_video` takes them.
+        fps: frames a second.
+    """
+    pictures: list[Any] = [_rgb(frame) for frame in frames]
+    encoded: Any = imageio.mimwrite("<bytes>", pictures, format="GIF", duration=1000.0 / fps, loop=0)
+    return bytes(encoded)
+
+
 def _frames(path: Path) -> list[NDArray[Any]]:
     reader: Any = imageio.get_reader(path)
     with reader:

@@ -1,11 +1,13 @@
 """The ``training:`` block of a recipe: what our engine adds to the Trainer's own keys."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from maquette.core.errors import ConfigError
+from maquette.training.observing import GrowthConfig, LoggingConfig, seconds_of
 
 FINISHES = ("test", "export")
-LOGGERS = ("csv", "tensorboard")
+LOGGERS = ("csv", "tensorboard", "wandb")
 
 
 @dataclass(kw_only=True)
@@ -46,9 +48,14 @@ class CollapseConfig:
     full_above: float = 0.995
     """Mean opacity over which the picture counts as full."""
 
+    gradient_factor: float = 1e4
+    """A gradient whose norm is so many times the usual one, for ``patience`` steps in a row, has exploded."""
+
     def __post_init__(self) -> None:
         _check_at_least("training.collapse.every", self.every, 1)
         _check_at_least("training.collapse.patience", self.patience, 0)
+        if self.gradient_factor <= 1:
+            raise ConfigError("training.collapse.gradient_factor", self.gradient_factor, "a number > 1")
 
 
 @dataclass(kw_only=True)
@@ -62,7 +69,15 @@ class TrainingConfig:
     """What follows the optimisation: ``test`` (views of the model), ``export`` (files of the asset)."""
 
     loggers: list[str] = field(default_factory=lambda: ["csv", "tensorboard"])
-    """Where the scalars go: ``csv``, ``tensorboard``."""
+    """Where the scalars go: ``csv``, ``tensorboard``, ``wandb`` (Weights & Biases, an extra)."""
+
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    """What is logged besides scalars, and how often."""
+
+    time_budget: Any = None
+    """Time after which the optimisation stops as if it were done, and can be resumed: seconds, or a text such
+    as 90m or 1h30m. It is counted from the start, or the resumption, of the run (of each stage, if there are
+    several)."""
 
     snapshot_code: bool = True
     """Whether the package's source and the extensions are copied into ``code/``."""
@@ -76,10 +91,14 @@ class TrainingConfig:
     collapse: CollapseConfig = field(default_factory=CollapseConfig)
     """Early end of runs that went wrong."""
 
+    growth: GrowthConfig = field(default_factory=GrowthConfig)
+    """Warnings about memory that is never given back."""
+
     def __post_init__(self) -> None:
         _check_at_least("training.checkpoint_every", self.checkpoint_every, 1)
         _check_names("training.finish", self.finish, FINISHES)
         _check_names("training.loggers", self.loggers, LOGGERS)
+        seconds_of("training.time_budget", self.time_budget)
 
 
 def _check_at_least(key: str, given: int, least: int) -> None:

@@ -1,0 +1,41 @@
+"""The callbacks that every training run has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.loggers import Logger
+
+from maquette.core.config import ExperimentConfig
+from maquette.core.progress import ProgressListener
+from maquette.training.callbacks.collapse import CollapseWatch
+from maquette.training.observing import seconds_of
+from maquette.training.callbacks.growth import GrowthWatch
+from maquette.training.callbacks.histograms import Histograms
+from maquette.training.callbacks.progress import Progress
+from maquette.training.callbacks.step_log import StepLog
+from maquette.training.callbacks.time_budget import TimeBudget
+from maquette.training.config import TrainingConfig
+from maquette.training.run_folder import RunFolder
+
+
+def standard_callbacks(
+    training: TrainingConfig,
+    folder: RunFolder,
+    listeners: Sequence[ProgressListener],
+    loggers: Sequence[Logger],
+    cfg: ExperimentConfig,
+) -> list[Callback]:
+    """Everything that watches, measures and reports; what judges a step comes before what writes it down."""
+    logging = training.logging
+    return [
+        CollapseWatch(training.collapse),
+        *([StepLog(logging)] if loggers or logging.timing else []),
+        *([Histograms(logging)] if loggers and logging.histograms else []),
+        *([LearningRateMonitor(logging_interval="step")] if loggers else []),
+        *([GrowthWatch(training.growth)] if training.growth.enabled else []),
+        TimeBudget(seconds_of("training.time_budget", training.time_budget)),
+        *([Progress(listeners)] if listeners else []),
+    ]

@@ -1,0 +1,46 @@
+"""The search of autograd for the function whose derivative is no number, with its answer in a file."""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from maquette.core.errors import CollapseError
+from maquette.core.paths import atomic_path
+from maquette.training.callbacks.origin import FUNCTION, called_from
+
+
+@contextmanager
+def anomaly_search(path: Path) -> Iterator[None]:
+    """Check every derivative inside the block; the file says what was found, and where it was called.
+
+    Raises:
+        CollapseError: a derivative is not a number.
+    """
+    with warnings.catch_warnings(record=True) as told:
+        warnings.filterwarnings("always", message="Error detected in")
+        try:
+            with torch.autograd.set_detect_anomaly(True):
+                yield
+        except RuntimeError as err:
+            function = FUNCTION.search(str(err))
+            if function is None:
+                raise
+            messages = [str(one.message) for one in told]
+            _write(path, "\n".join([str(err), "", *messages, *traceback.format_exception(err)]))
+            place = called_from(messages)
+            raise CollapseError(
+                f"the derivative of {function[1].removesuffix('0')} is not a number",
+                [f"called at {place}"] * bool(place) + [f"both tracebacks: {path}"],
+            ) from err
+    _write(path, "No derivative was found that is not a number.\n")
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
