@@ -81,7 +81,7 @@ def test_the_adapter_may_sit_on_another_model(prompt):
     out = guidance(x, prompt, **views(), rgb_as_latents=True, guidance_eval=True)
     assert torch.isfinite(out["loss_vsd"] + out["loss_lora"])
     assert out.eval.imgs_final.shape == (3, 32, 32, 3)
-    with pytest.raises(ConfigError, match="latents of 4 x 8 x 8"):
+    with pytest.raises(ConfigError, match="latents have 4 channels"):
         build(pretrained_model_name_or_path_lora="maquette/random-tiny?channels=8")
 
 

@@ -72,12 +72,9 @@ class StableDiffusionVSDGuidance(LatentGuidance, nn.Module):
         other = self.cfg.pretrained_model_name_or_path_lora
         shared = other in (None, self.cfg.pretrained_model_name_or_path)
         adapted = own if shared else self._load_own(other)
-        if (adapted.latent_channels, adapted.latent_size) != (own.latent_channels, own.latent_size):
-            raise ConfigError(
-                f"{KEY}.pretrained_model_name_or_path_lora",
-                other,
-                f"a model with latents of {own.latent_channels} x {own.latent_size} x {own.latent_size}",
-            )
+        if adapted.latent_channels != own.latent_channels:  # their sizes may differ: the UNet is convolutional
+            expected = f"a model whose latents have {own.latent_channels} channels"
+            raise ConfigError(f"{KEY}.pretrained_model_name_or_path_lora", other, expected)
         camera = self.cfg.camera_condition_type != "none"
         self.variational = VariationalDenoiser(adapted, self.cfg.lora_rank, camera)
         self._shared = shared
