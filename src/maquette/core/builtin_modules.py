@@ -3,6 +3,7 @@
 BUILTIN_MODULES: dict[str, dict[str, str]] = {
     "data": {
         "random-camera-datamodule": "maquette.data.random_camera:RandomCameraDataModule",
+        "picture-folder-datamodule": "maquette.data.pictures:PictureFolderDataModule",
         "toyworld-datamodule": "maquette.data.toyworld.datamodule:ToyworldDataModule",
     },
     "system": {
@@ -12,6 +13,7 @@ BUILTIN_MODULES: dict[str, dict[str, str]] = {
         "textmesh-system": "maquette.systems.textmesh:TextMesh",
         "gaussian-splatting-system": "maquette.systems.gaussian_splatting:GaussianSplattingSystem",
         "edit-system": "maquette.systems.edit:Edit",
+        "finetune-system": "maquette.systems.finetune:FineTune",
         "prior-vae-system": "maquette.systems.prior_vae:PriorVAE",
         "prior-unet-system": "maquette.systems.prior_unet:PriorUNet",
         "toy-classifier-system": "maquette.systems.toy_classifier:ToyClassifier",
@@ -80,6 +82,13 @@ BUILTIN_MODULES: dict[str, dict[str, str]] = {
         "stable-diffusion-vsd-guidance": (
             "maquette.models.guidance.stable_diffusion_vsd:StableDiffusionVSDGuidance"
         ),
+        "zero123-guidance": "maquette.models.guidance.zero123:Zero123Guidance",
+        "stable-zero123-guidance": "maquette.models.guidance.stable_zero123:StableZero123Guidance",
+        "stable-diffusion-controlnet-guidance": "maquette.models.guidance.controlnet:ControlNetGuidance",
+        "stable-diffusion-instructpix2pix-guidance": (
+            "maquette.models.guidance.instructpix2pix:InstructPix2PixGuidance"
+        ),
+        "multiview-diffusion-guidance": "maquette.models.guidance.multiview:MultiViewGuidance",
     },
     "exporter": {
         "mesh-exporter": "maquette.models.exporters.mesh:MeshExporter",

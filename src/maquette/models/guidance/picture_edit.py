@@ -1,0 +1,142 @@
+"""What guidances share that look at a second picture of each view: edits, and control pictures."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from maquette.core.device import autocast_off
+from maquette.core.errors import ConfigError, UserError
+from maquette.core.random import StepRandom
+from maquette.diffusion import score
+from maquette.models.guidance.base import KEY, GuidanceOutput
+from maquette.models.guidance.conditioned import ConditionedGuidance, ConditionedText
+from maquette.models.guidance.stable_diffusion import prompt_of
+from maquette.models.prompt_processors.base import PromptUtils
+
+
+class PictureEditGuidance(ConditionedGuidance):
+    """Compares pictures with what a model makes of `cond_rgb`, another picture of the same view.
+
+    With `use_sds` it gives the loss of a rule, as every guidance; without, it gives `edit_images`: the
+    pictures noised and denoised again by DDIM, for systems that replace their training pictures by edits.
+    """
+
+    @dataclass(kw_only=True)
+    class Config(ConditionedGuidance.Config):
+        """How strongly the second picture acts, and what is given."""
+
+        guidance_scale: float = 7.5
+        """s of the text."""
+        condition_scale: float = 1.5
+        """How strongly the second picture acts."""
+        use_sds: bool = False
+        """Whether a loss is given (true), or edited pictures (false)."""
+        diffusion_steps: int = 20
+        """Denoising steps of an edited picture."""
+        fixed_size: int = -1
+        """Height and width at which the model sees pictures; -1 for the size that it was made for."""
+        ddim_scheduler_name_or_path: str = ""
+        """Accepted for older recipes; never read: noise levels are the model's own."""
+        cache_dir: str | None = None
+        """Accepted for older recipes; never read: models lie in the hub's own cache."""
+        view_dependent_prompting: bool = False
+        """Whether the prompt has the words of the view."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.diffusion_steps < 1:
+                raise ConfigError(f"{KEY}.diffusion_steps", self.diffusion_steps, "an integer above 0")
+            if self.fixed_size != -1 and self.fixed_size < 1:
+                raise ConfigError(f"{KEY}.fixed_size", self.fixed_size, "pixels, or -1")
+
+    def configure(self, denoiser: Any = None) -> None:
+        """Load the model, and let it see pictures in the wanted size."""
+        super().configure(denoiser)
+        if self.cfg.fixed_size > 0:
+            self._see(self.cfg.fixed_size)
+
+    def __call__(
+        self,
+        rgb: Float[Tensor, "B H W C"],
+        prompt_utils: PromptUtils | None,
+        elevation: Float[Tensor, "B"],
+        azimuth: Float[Tensor, "B"],
+        camera_distances: Float[Tensor, "B"],
+        rng: StepRandom | None = None,
+        rgb_as_latents: bool = False,
+        guidance_eval: bool = False,
+        **kwargs: Any,
+    ) -> GuidanceOutput:
+        """A loss of pictures with values in [0, 1], or their edits; `cond_rgb` (B, H, W, 3) is their second.
+
+        Raises:
+            UserError: there is no `cond_rgb`.
+        """
+        if self.cfg.use_sds:
+            cameras = {"elevation": elevation, "azimuth": azimuth, "camera_distances": camera_distances}
+            return super().__call__(
+                rgb,
+                prompt_utils,
+                **cameras,
+                rng=rng,
+                rgb_as_latents=rgb_as_latents,
+                guidance_eval=guidance_eval,
+                **kwargs,
+            )
+        rng = self.draws(rng, len(rgb))
+        text = self.told(prompt_utils, elevation, azimuth, camera_distances, **kwargs)
+        return self.edited(rgb, text, rng, rgb_as_latents)
+
+    @torch.no_grad()
+    def edited(
+        self, rgb: Float[Tensor, "B H W C"], text: ConditionedText, rng: StepRandom, as_latents: bool = False
+    ) -> GuidanceOutput:
+        """`edit_images` (B, h, w, 3) of the model's size: pictures noised to this step's levels, and denoised
+        in `diffusion_steps` steps."""
+        with autocast_off(rgb.device):
+            images = self.prepare(rgb, as_latents)
+            latents = images if as_latents else self.encode(images, rng)
+            t, noise = self.timesteps(rng), self.noise("guidance/noise", rng, latents)
+            x_t = score.add_noise(latents, noise, self.alpha_bar(t))
+            *_, (_, clean) = self.descend(x_t, t, text, self.cfg.diffusion_steps)
+        found = {"edit_images": self._pictures(clean)}
+        return GuidanceOutput(timestep=t, min_step=self.min_step, max_step=self.max_step, extras=found)
+
+    def told(
+        self,
+        prompt_utils: PromptUtils | None,
+        elevation: Float[Tensor, "B"],
+        azimuth: Float[Tensor, "B"],
+        camera_distances: Float[Tensor, "B"],
+        cond_rgb: Float[Tensor, "#B H W C"] | None = None,
+        **views: Any,
+    ) -> ConditionedText:
+        """The prompt, and what the model reads of the second pictures."""
+        if cond_rgb is None:
+            raise UserError(
+                "This guidance looks at a second picture of each view (cond_rgb), and there is none.",
+                hint="the playground takes it from system.cond_image",
+            )
+        images = cond_rgb.to(self.device, torch.promote_types(cond_rgb.dtype, torch.float32))
+        condition = self.second(images.permute(0, 3, 1, 2))
+        return ConditionedText(
+            prompt_of(prompt_utils),
+            elevation,
+            azimuth,
+            self.cfg.view_dependent_prompting,
+            condition.expand(len(azimuth), *condition.shape[1:]),
+        )
+
+    @abstractmethod
+    def second(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B *S"]:
+        """What the model reads of the second pictures, which have values in [0, 1]."""
+
+    def _see(self, size: int) -> None:
+        pixels = self.denoiser.image_size // self.denoiser.latent_size
+        if size % pixels:
+            raise ConfigError(f"{KEY}.fixed_size", size, f"a multiple of {pixels}, or -1")
+        self.denoiser.image_size, self.denoiser.latent_size = size, size // pixels

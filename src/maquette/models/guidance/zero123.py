@@ -1,0 +1,149 @@
+"""Guidance by new views of one picture (Zero123), which reads no text."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from maquette.core.errors import ConfigError, MissingFileError
+from maquette.core.registry import register
+from maquette.diffusion.families.zero123 import PictureCondition, Zero123Denoiser, relative_camera
+from maquette.io.images import read_image
+from maquette.models.guidance.base import KEY
+from maquette.models.guidance.conditioned import ConditionedEncoding, ConditionedGuidance
+from maquette.models.guidance.view_text import ViewCondition
+from maquette.models.prompt_processors.base import PromptUtils
+
+
+@dataclass(frozen=True)
+class PictureView(ViewCondition):
+    """The reference picture, and where B cameras stand as seen from its own."""
+
+    condition: PictureCondition
+    words: list[str]
+    """For each camera."""
+
+    def first(self, n: int) -> "PictureView":
+        """That of the first n pictures."""
+        return PictureView(self.condition[:n], self.words[:n])
+
+    def encoding(self) -> ConditionedEncoding:
+        """2B rows [cond; uncond]; without a picture everything is zero."""
+        return _encoding(PictureCondition.cat([self.condition, self.condition.zeros()]))
+
+    def null(self) -> ConditionedEncoding:
+        """B rows of zeros."""
+        return _encoding(self.condition.zeros())
+
+    def prompts(self) -> list[str]:
+        """The cameras in words."""
+        return self.words
+
+
+@register("zero123-guidance")
+class Zero123Guidance(ConditionedGuidance):
+    """SDS, or another rule, with a model that knows how one picture looks from elsewhere (Liu et al. 2023).
+
+    The prompt has no part in it: `prompt_utils` may be None.
+    """
+
+    family: ClassVar[str] = "zero123"
+    stable: ClassVar[bool] = False
+    """Whether the model's fourth number of a camera is that of stable Zero123."""
+
+    @dataclass(kw_only=True)
+    class Config(ConditionedGuidance.Config):
+        """The model, the reference picture, and the camera that took it."""
+
+        pretrained_model_name_or_path: str = "kxic/zero123-165000"
+        """A folder or an id of the hub in the layout of diffusers."""
+        pretrained_config: str = ""
+        """Accepted for older recipes; never read: a model says itself how it is built."""
+        vram_O: bool = True  # noqa: N815 (the ecosystem's name)
+        """Accepted for older recipes: what is not needed is not loaded."""
+        cond_image_path: str = "load/images/hamburger_rgba.png"
+        """The reference picture; a transparent background becomes white, as in the model's training."""
+        cond_elevation_deg: float = 0.0
+        """Elevation of its camera, degrees."""
+        cond_azimuth_deg: float = 0.0
+        """Azimuth of its camera, degrees; 0 is the front."""
+        cond_camera_distance: float = 1.2
+        """Distance of its camera."""
+        guidance_scale: float = 5.0
+        """s of eps_uncond + s (eps_picture - eps_uncond)."""
+        half_precision_weights: bool = False
+        """float16 weights on a GPU; on a CPU they are float32 always."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if not -90.0 <= self.cond_elevation_deg <= 90.0:
+                raise ConfigError(f"{KEY}.cond_elevation_deg", self.cond_elevation_deg, "degrees, -90 to 90")
+            if self.cond_camera_distance <= 0:
+                raise ConfigError(
+                    f"{KEY}.cond_camera_distance", self.cond_camera_distance, "a length above 0"
+                )
+
+    denoiser: Zero123Denoiser
+
+    def configure(self, denoiser: Any = None) -> None:
+        """Read the reference picture, load the model, and let it look at the picture."""
+        picture = reference_picture(self.cfg.cond_image_path)
+        super().configure(denoiser)
+        self.embedding, self.latents = self.denoiser.picture(picture.to(self.device))
+
+    def told(
+        self,
+        prompt_utils: PromptUtils | None,
+        elevation: Float[Tensor, "B"],
+        azimuth: Float[Tensor, "B"],
+        camera_distances: Float[Tensor, "B"],
+        **views: Any,
+    ) -> PictureView:
+        """Where the cameras stand, as seen from that of the reference picture; degrees."""
+        cfg = self.cfg
+        camera = relative_camera(
+            elevation,
+            azimuth,
+            camera_distances,
+            from_elevation_deg=cfg.cond_elevation_deg,
+            from_azimuth_deg=cfg.cond_azimuth_deg,
+            from_distance=cfg.cond_camera_distance,
+            stable=self.stable,
+        )
+        words = [
+            f"e{e:.0f} a{a:.0f} c{c:.2f}"
+            for e, a, c in torch.stack([elevation, azimuth, camera_distances], dim=1).tolist()
+        ]
+        return PictureView(
+            self.denoiser.condition(self.embedding, self.latents, camera.to(self.device)), words
+        )
+
+    def _denoise(self, x_t: Tensor, t: Int[Tensor, "N"], text: ConditionedEncoding) -> Tensor:
+        return self.denoiser.predict_noise(x_t, t, PictureCondition(text.hidden, text.condition))
+
+
+def reference_picture(path: str) -> Float[Tensor, "1 3 S S"]:
+    """A picture in [0, 1] on white, padded with white to a square.
+
+    Raises:
+        MissingFileError: there is no such file.
+        UserError: it is not a picture.
+    """
+    if not Path(path).is_file():
+        raise MissingFileError(Path(path), "reference picture", hint=f"set {KEY}.cond_image_path=PICTURE")
+    image = read_image(path).permute(2, 0, 1)[None]
+    if image.shape[1] == 4:
+        image = image[:, :3] * image[:, 3:] + (1.0 - image[:, 3:])
+    rows, columns = image.shape[-2:]
+    missing = (max(rows - columns, 0), max(columns - rows, 0))
+    left, top = (one // 2 for one in missing)
+    padding = (left, missing[0] - left, top, missing[1] - top)
+    return F.pad(image.expand(-1, 3, -1, -1), padding, value=1.0)
+
+
+def _encoding(condition: PictureCondition) -> ConditionedEncoding:
+    return ConditionedEncoding(condition.tokens, None, condition.latents)
