@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from maquette.apps.running import add_output_arguments, execute, load
+from maquette.core.config import load_config
 from maquette.core.errors import UserError
 
 ACCEPTS_OVERRIDES = True
@@ -24,6 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prior", metavar="P", help="diffusion model: folder, hub name, or maquette/toyworld"
     )
+    parser.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="L[:SCALE]",
+        help="adapter: a run of `maquette finetune lora`, a file, or a hub id; may be repeated",
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="another seed gives another asset")
     parser.add_argument("--steps", type=positive, metavar="N", help="optimisation steps (of each stage)")
     add_output_arguments(parser)
@@ -36,13 +47,35 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def adapter(text: str) -> dict[str, Any]:
+    """The entry of a recipe for ``PATH`` or ``PATH:SCALE``."""
+    path, _, scale = text.rpartition(":")
+    try:
+        return {"path": path, "scale": float(scale)} if path else {"path": text, "scale": 1.0}
+    except ValueError:
+        return {"path": text, "scale": 1.0}
+
+
+def model_of(adapters: Sequence[Mapping[str, Any]]) -> str | None:
+    """The model that the first adapter with a run folder was trained on, to be used where none is named."""
+    for one in adapters:
+        path = Path(one["path"]).expanduser() / "config.yaml"
+        if path.is_file():
+            name = load_config(path).system.get("pretrained_model_name_or_path")
+            return None if name is None else str(name)
+    return None
+
+
 def main(args: argparse.Namespace) -> int:
     """Generate the asset and print where it is."""
     if not args.prompt.strip():
         raise UserError("The prompt is empty.", hint='say what to make: maquette generate "a red mushroom"')
+    adapters = [adapter(text) for text in args.lora]
     options = {
         "system.prompt_processor.prompt": args.prompt,
-        "system.prompt_processor.pretrained_model_name_or_path": args.prior,
+        "system.prompt_processor.pretrained_model_name_or_path": args.prior or model_of(adapters),
+        "system.prompt_processor.lora": adapters or None,
+        "system.guidance.lora": adapters or None,
         "seed": args.seed,
         "trainer.max_steps": args.steps,
     }

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "attribute": ("maquette.apps.attribute", "which word of the prompt made which part of an asset"),
     "edit": ("maquette.apps.edit", "change a finished asset by words; what they do not name stays"),
     "edit2d": ("maquette.apps.edit2d", "edit a picture by its words (Prompt-to-Prompt), as a sheet"),
+    "finetune": ("maquette.apps.finetune", "teach a diffusion model a thing from a few pictures of it"),
     "toyworld": ("maquette.apps.toyworld_cli", "the procedural toys: render them, save them as meshes"),
     "prior": ("maquette.apps.prior_cli", "train and judge the small diffusion model inside the package"),
 }

@@ -1,4 +1,4 @@
-"""Low-rank adapters of a UNet (LoRA, Hu et al. 2021), by PEFT, in the files of diffusers."""
+"""Low-rank adapters of UNets and text encoders (LoRA, Hu et al. 2021), by PEFT, in the files of diffusers."""
 
 from __future__ import annotations
 
@@ -22,8 +22,17 @@ RANK: Final = 4
 TARGETS: Final = ("to_q", "to_k", "to_v", "to_out.0")
 """The layers of each attention that an adapter changes."""
 
+TEXT_TARGETS: Final = ("q_proj", "k_proj", "v_proj", "out_proj")
+"""The same of a text encoder."""
+
 PREFIX: Final = "unet"
 """First part of the names in a file, where diffusers keeps the adapters of several models."""
+
+TEXT_PREFIX: Final = "text_encoder"
+"""The same of a text encoder."""
+
+ADAPTER_FILE: Final = "pytorch_lora_weights.safetensors"
+"""The name by which diffusers finds an adapter in a folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +73,23 @@ def add_adapter(
     """Put a fresh adapter beside the attention layers and freeze everything else; gives what trains.
 
     It changes nothing yet: the second factor of each pair starts at zero. A `generator` draws the first ones.
+    A text encoder of transformers works as well, with `targets=TEXT_TARGETS`.
+
+    Raises:
+        UserError: the model has no layers of these names.
     """
     from peft import LoraConfig
 
     unet.requires_grad_(False)
     config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(targets))
-    unet.add_adapter(config, adapter_name=name)  # type: ignore[operator]
+    try:
+        unet.add_adapter(config, adapter_name=name)  # type: ignore[operator]
+    except ValueError as err:
+        raise UserError(
+            f"No adapter can be put on {', '.join(targets)} of the {type(unet).__name__}.",
+            [str(err).splitlines()[0][:200]],
+            f"layers of attention are {', '.join(TARGETS)}",
+        ) from err
     if generator is not None:
         _draw(unet, name, rank, generator)
     return list(adapter_parameters(unet, name).values())
@@ -103,23 +123,36 @@ def without_adapters(unet: nn.Module) -> Iterator[nn.Module]:
             layer._disable_adapters = before
 
 
-def save_adapter(unet: nn.Module, path: Path | str, name: str = "default") -> Path:
+def save_adapter(
+    unet: nn.Module,
+    path: Path | str,
+    name: str = "default",
+    *,
+    text_encoder: nn.Module | None = None,
+    dtype: torch.dtype | None = None,
+) -> Path:
     """Write one adapter as a safetensors file that every program based on diffusers loads.
 
+    Args:
+        unet: has the adapter.
+        path: the file.
+        name: of the adapter.
+        text_encoder: one that has an adapter of this name too, to go into the same file.
+        dtype: of the numbers in the file; as they are by default.
+
     Raises:
-        UserError: the UNet has no adapter of this name.
+        UserError: a model has no adapter of this name.
     """
-    from peft.utils import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    if name not in getattr(unet, "peft_config", {}):
-        known = ", ".join(getattr(unet, "peft_config", {})) or "none"
-        raise UserError(f"The UNet has no adapter {name!r}.", [f"it has: {known}"])
-    weights = get_peft_model_state_dict(unet, adapter_name=name)
-    named = {f"{PREFIX}.{key}": one.detach().contiguous() for key, one in weights.items()}
+    named = {f"{PREFIX}.{key}": one for key, one in _weights(unet, name).items()}
+    if text_encoder is not None:
+        for key, one in _weights(text_encoder, name).items():
+            named[f"{TEXT_PREFIX}.text_model.{key.removeprefix('text_model.')}"] = one
     path = Path(path)
     with atomic_path(path) as temporary:
-        save_file(named, temporary, metadata={"format": "pt"})
+        contents = {key: one.detach().to("cpu", dtype).contiguous() for key, one in named.items()}
+        save_file(contents, temporary, metadata={"format": "pt"})
     return path
 
 
@@ -140,17 +173,50 @@ def load_adapter(unet: nn.Module, source: Path | str, name: str = "default", sca
             warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
             StableDiffusionPipeline.load_lora_into_unet(weights, alphas, unet, adapter_name=name)
     except (RuntimeError, ValueError, KeyError) as err:
-        raise UserError(
-            f"The adapter {source} does not fit this model.",
-            [str(err).splitlines()[0][:200]],
-            "an adapter only fits the family of models that it was trained on",
-        ) from err
+        raise _misfit(source, err) from err
     if name not in getattr(unet, "peft_config", {}):
         raise UserError(
             f"The adapter {source} holds nothing for the UNet.", hint="is it one of a text encoder?"
         )
     unet.requires_grad_(False)
     set_scales(unet, {**used, name: scale})
+
+
+def load_adapters(unet: nn.Module, files: Sequence[LoRAFile], *, fuse: bool = False) -> None:
+    """Add several adapters, called lora0, lora1, ...; with `fuse` they become part of the weights, so that
+    what is put on the UNet afterwards sees one plain model.
+
+    Raises:
+        MissingFileError, ModelUnavailableError, UserError: as `load_adapter`.
+    """
+    for number, one in enumerate(files):
+        load_adapter(unet, one.path, f"lora{number}", one.scale)
+    if fuse and files:
+        unet.fuse_lora()  # type: ignore[operator]
+        unet.unload_lora()  # type: ignore[operator]
+
+
+def load_text_adapter(
+    encoder: nn.Module, source: Path | str, name: str = "default", scale: float = 1.0
+) -> bool:
+    """Add what an adapter holds for the text encoder; whether it holds anything.
+
+    Raises:
+        MissingFileError, ModelUnavailableError, UserError: as `load_adapter`.
+    """
+    from diffusers import StableDiffusionPipeline
+
+    weights, alphas = _read(source)
+    if not any(key.startswith(f"{TEXT_PREFIX}.") for key in weights):
+        return False
+    try:
+        StableDiffusionPipeline.load_lora_into_text_encoder(
+            weights, alphas, encoder, prefix=TEXT_PREFIX, lora_scale=scale, adapter_name=name
+        )
+    except (RuntimeError, ValueError, KeyError) as err:
+        raise _misfit(source, err) from err
+    encoder.requires_grad_(False)
+    return True
 
 
 def active_scales(unet: nn.Module) -> dict[str, float]:
@@ -166,10 +232,30 @@ def active_scales(unet: nn.Module) -> dict[str, float]:
     return {}
 
 
+def _weights(model: nn.Module, name: str) -> dict[str, torch.Tensor]:
+    from peft.utils import get_peft_model_state_dict
+
+    if name not in getattr(model, "peft_config", {}):
+        known = ", ".join(getattr(model, "peft_config", {})) or "none"
+        raise UserError(f"The {type(model).__name__} has no adapter {name!r}.", [f"it has: {known}"])
+    found: dict[str, torch.Tensor] = get_peft_model_state_dict(model, adapter_name=name)
+    return found
+
+
+def _misfit(source: Path | str, err: Exception) -> UserError:
+    return UserError(
+        f"The adapter {source} does not fit this model.",
+        [str(err).splitlines()[0][:200]],
+        "an adapter only fits the family of models that it was trained on",
+    )
+
+
 def _read(source: Path | str) -> tuple[dict[str, Any], Any]:
     from diffusers import StableDiffusionPipeline
 
     path = Path(source).expanduser()
+    if (path / ADAPTER_FILE).is_file():
+        path = path / ADAPTER_FILE
     local = path.exists()
     if not local and (path.suffix == ".safetensors" or str(source).startswith((".", "/", "~"))):
         raise MissingFileError(path, "adapter")

@@ -20,14 +20,17 @@ def sample_images(
     steps: int = 25,
     guidance_scale: float = 3.0,
     batch: int = 25,
+    first: int = 0,
 ) -> Float[Tensor, "B 3 H W"]:
-    """A picture in [0, 1] for each prompt; picture i depends on the seed, i and its own prompt only."""
+    """A picture in [0, 1] for each prompt; picture i depends on the seed, i and its own prompt only, where
+    the first one here is number `first`.
+    """
     pipeline.set_progress_bar_config(disable=True)
     size, channels = pipeline.unet.config["sample_size"], pipeline.unet.config["in_channels"]
     pictures = []
     for start in range(0, len(prompts), batch):
         part = list(prompts[start : start + batch])
-        rng = RandomStreams(seed).at(0, range(start, start + len(part)))
+        rng = RandomStreams(seed).at(0, range(first + start, first + start + len(part)))
         pictures.append(
             pipeline(
                 part,

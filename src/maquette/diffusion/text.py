@@ -20,6 +20,7 @@ from torch import Tensor
 
 from maquette.core.paths import EMBEDDED_PRIOR, atomic_path, cache_dir
 from maquette.diffusion.load import TEXT_PARTS, is_random, load_pipeline, model_folder
+from maquette.diffusion.lora import LoRAFile
 from maquette.diffusion.single_file import is_single_file
 
 if TYPE_CHECKING:
@@ -73,21 +74,22 @@ def encode_prompts(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     use_cache: bool = True,
+    adapters: Sequence[LoRAFile] = (),
 ) -> TextEncoding:
     """Embeddings of `prompts` (N of them, in order) by the text encoder(s) of `model`.
 
     The encoder is loaded only for prompts that are not in the cache, and is gone afterwards. What it cannot
-    read is logged as a warning.
+    read is logged as a warning. `adapters` may bring it new words, or change it.
 
     Raises:
         ModelUnavailableError, UserError: as `load_pipeline`.
     """
     has_folder = not is_random(model) and not is_single_file(model)
-    cache = EmbeddingCache(model, dtype) if use_cache and has_folder else None
+    cache = EmbeddingCache(model, dtype, adapters) if use_cache and has_folder else None
     known = {prompt: cache.read(prompt) for prompt in dict.fromkeys(prompts)} if cache else {}
     missing = [prompt for prompt in dict.fromkeys(prompts) if known.get(prompt) is None]
     if missing:
-        fresh = _encode_all(model, missing, dtype, torch.device(device))
+        fresh = _encode_all(model, missing, dtype, torch.device(device), adapters)
         for row, prompt in enumerate(missing):
             known[prompt] = fresh[row : row + 1]
             if cache:
@@ -126,8 +128,10 @@ def truncated_words(tokenizer: Any, prompt: str) -> str:
 class EmbeddingCache:
     """Embeddings on disk, one safetensors file a prompt, keyed by what the text encoder really contains."""
 
-    def __init__(self, model: str, dtype: torch.dtype) -> None:
-        self._key = f"{_fingerprint(model_folder(model, TEXT_PARTS))}-{dtype}"
+    def __init__(self, model: str, dtype: torch.dtype, adapters: Sequence[LoRAFile] = ()) -> None:
+        from maquette.diffusion.adapted_text import fingerprint
+
+        self._key = f"{_fingerprint(model_folder(model, TEXT_PARTS))}-{dtype}{fingerprint(adapters)}"
         self._folder = cache_dir("text_embeddings")
 
     def path(self, prompt: str) -> Path:
@@ -159,9 +163,19 @@ class EmbeddingCache:
 
 
 @torch.no_grad()
-def _encode_all(model: str, prompts: Sequence[str], dtype: torch.dtype, device: torch.device) -> TextEncoding:
+def _encode_all(
+    model: str,
+    prompts: Sequence[str],
+    dtype: torch.dtype,
+    device: torch.device,
+    adapters: Sequence[LoRAFile] = (),
+) -> TextEncoding:
     """Embeddings on the CPU, encoded on `device`."""
-    pipeline = load_pipeline(model, dtype=dtype, parts=TEXT_PARTS).to(device)
+    from maquette.diffusion.adapted_text import adapt_text
+
+    pipeline = load_pipeline(model, dtype=dtype, parts=TEXT_PARTS)
+    adapt_text(pipeline, adapters)
+    pipeline = pipeline.to(device)
     _warn(pipeline, prompts)
     batches = [prompts[i : i + BATCH] for i in range(0, len(prompts), BATCH)]
     return TextEncoding.cat(

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from maquette.data.toyworld.captions import name
+from maquette.data.toyworld.held_out import HELD_OUT
 from maquette.data.toyworld.kinds import KINDS
 from maquette.data.toyworld.palette import PALETTE
 from maquette.ops.mesh import Mesh
@@ -36,8 +37,8 @@ class ToyMesh:
 
 @functools.cache
 def toy_mesh(kind: str) -> ToyMesh:
-    """Mesh of a kind; made once."""
-    parts = KINDS[kind]()
+    """Mesh of a kind, or of one that is held out; made once."""
+    parts = {**KINDS, **HELD_OUT}[kind]()
     offsets = np.cumsum([0] + [len(part.mesh.vertices) for part in parts])
     faces = [part.mesh.faces + offset for part, offset in zip(parts, offsets, strict=False)]
     accents = [

@@ -14,7 +14,7 @@ from maquette.core.errors import ConfigError
 from maquette.core.random import StepRandom
 from maquette.diffusion import score
 from maquette.diffusion.denoiser import Denoiser, own_denoiser, shared_denoiser, weights_dtype
-from maquette.diffusion.lora import LoRAFile, load_adapter
+from maquette.diffusion.lora import LoRAFile, load_adapters
 from maquette.diffusion.memory import apply_memory
 from maquette.models.guidance.base import KEY, BaseGuidance, GuidanceEval
 from maquette.models.guidance.memory_options import MemoryOptions, memory_settings
@@ -215,8 +215,7 @@ class LatentGuidance(BaseGuidance):
         if not adapters:
             return self._open(name, dtype, own=False, memory=memory)
         denoiser = self._open(name, dtype, own=True)
-        for number, adapter in enumerate(adapters):
-            load_adapter(denoiser.unet, adapter.path, f"lora{number}", adapter.scale)
+        load_adapters(denoiser.unet, adapters)
         apply_memory(denoiser, memory, self.device)  # an offloaded network could not take the adapters
         return denoiser
 
