@@ -98,7 +98,7 @@ def test_resume_uses_the_recipe_and_the_folder_of_the_run(asked: Any, tmp_path: 
     for given in (run, run / "ckpts" / "last.ckpt"):
         assert main(["launch", "--resume", str(given), "--export"]) == 0
         call = asked.pop()
-        assert call["resume"] == run / "ckpts" / "last.ckpt" and call["cfg"].trial_dir == run
+        assert call["resume"] == given and call["cfg"].trial_dir == run
         assert call["raw"] is None and call["mode"] == "export"
 
 

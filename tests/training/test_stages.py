@@ -139,7 +139,7 @@ def test_mistake_in_the_last_stage_is_refused_before_the_first_one(
 
 
 def test_export_uses_the_newest_stage_and_needs_one(toy: Any, folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(MissingFileError, match="any stage"):
+    with pytest.raises(MissingFileError, match="run to resume"):
         run(toy(STAGES), "export", resume=folder)
     run(toy(STAGES, "training.finish=[]"), "train")
     assert not (folder / "answer.txt").exists()

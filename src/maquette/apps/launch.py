@@ -95,20 +95,12 @@ def _sources(args: argparse.Namespace) -> tuple[str, Path | None, Path | None]:
                 hint="--config FILE, or --resume RUN; `maquette show config` lists some",
             )
         return args.config, None, None
-    folder, checkpoint = _resumed(Path(args.resume))
+    given = Path(args.resume)
+    folder = given.parent.parent if given.is_file() else given
+    if not folder.is_dir():
+        raise MissingFileError(given, "run to resume", hint="start it with --config F --train")
     recipe = folder / "configs" / "parsed.yaml"
     if args.config is None and not recipe.is_file():
-        raise MissingFileError(recipe, "recipe of the run", hint="give it with --config")
-    return args.config or str(recipe), checkpoint, folder
-
-
-def _resumed(given: Path) -> tuple[Path, Path]:
-    """The run folder, and what is resumed: a checkpoint, or the folder itself when it holds stages."""
-    if given.is_file():
-        return given.parent.parent, given
-    if (given / "stages").is_dir():
-        return given, given
-    checkpoint = given / "ckpts" / "last.ckpt"
-    if not checkpoint.is_file():
-        raise MissingFileError(checkpoint, "checkpoint", hint="give a run folder that has ckpts/last.ckpt")
-    return given, checkpoint
+        hint = "give it with --config; a run that was stopped before it had one can be started again"
+        raise MissingFileError(recipe, "recipe of the run", hint)
+    return args.config or str(recipe), given, folder

@@ -1,6 +1,8 @@
 """Reading checkpoints: tensors and plain values only, never arbitrary pickles."""
 
 import pickle
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,9 @@ import torch
 from torch import Tensor
 
 from maquette.core.errors import MissingFileError, UserError
+
+_ZIP = b"PK"
+"""How an archive begins."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,14 @@ class ModuleWeights:
     """Optimiser step of the checkpoint."""
 
 
-def load_checkpoint(path: str | Path, map_location: str = "cpu") -> dict[str, Any]:
+def load_checkpoint(path: str | Path, map_location: str = "cpu", *, mapped: bool = False) -> dict[str, Any]:
     """The content of a checkpoint.
+
+    Args:
+        path: the file.
+        map_location: where its tensors go.
+        mapped: look at the numbers of it only: tensors stay in the file until they are used, and their bytes
+            are not checked.
 
     Raises:
         MissingFileError: there is no such file.
@@ -33,8 +44,10 @@ def load_checkpoint(path: str | Path, map_location: str = "cpu") -> dict[str, An
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(path, "checkpoint")
+    if not mapped and not is_whole(path):
+        raise _unreadable(path, holds_code=False)
     try:
-        content = torch.load(path, map_location=map_location, weights_only=True)
+        content = torch.load(path, map_location=map_location, weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as err:
         raise _unreadable(path, holds_code="global" in str(err).lower()) from err
     except (RuntimeError, EOFError, ValueError) as err:
@@ -42,6 +55,21 @@ def load_checkpoint(path: str | Path, map_location: str = "cpu") -> dict[str, An
     if not isinstance(content, dict):
         raise UserError(f"The checkpoint {path} holds a {type(content).__name__}, not a mapping.")
     return content
+
+
+def is_whole(path: Path) -> bool:
+    """Whether every byte of a checkpoint is as it was written: the checksums of its parts agree.
+
+    Files of torch's format from before 1.6 have no checksums; they are left to its own reader.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(len(_ZIP)) != _ZIP:
+                return path.stat().st_size > 0
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, zlib.error):
+        return False
 
 
 def _unreadable(path: Path, holds_code: bool) -> UserError:

@@ -1,8 +1,10 @@
 """Where things live, names that are safe for a folder, and writes that are whole or absent."""
 
+import contextlib
 import hashlib
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +21,10 @@ RANDOM_TINY = "maquette/random-tiny"
 CACHE_VARIABLE = "MAQUETTE_CACHE"
 """Environment variable that moves the cache folder."""
 
+UNFINISHED = ".part-"
+"""How the names of files begin that are still being written."""
+
+_LEFTOVER = re.compile(re.escape(UNFINISHED) + r"[0-9a-f]{12}-")
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -68,22 +74,59 @@ def safe_name(text: str, limit: int = 80) -> str:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`, with the same suffix, that becomes `path` when the block ends well.
 
-    The folder is made if it is missing. When the block raises, the temporary file is removed and `path` is
-    untouched.
+    The folder is made if it is missing. The content is on the disk before the name is, and the name before
+    this returns, so that a program or a machine that stops at any moment leaves the old file or the new one.
+    When the block raises, the temporary file is removed and `path` is untouched; a killed program leaves it
+    for `remove_leftovers`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem[:40]}-{uuid.uuid4().hex[:12]}{path.suffix}")
+    temporary = path.with_name(unfinished_name(path) + path.suffix)
     try:
         yield temporary
         _flush(temporary)
         temporary.replace(path)
+        _flush_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
+def unfinished_name(path: Path) -> str:
+    """A name, without suffix and unlike every other, for what is to become `path`."""
+    return f"{UNFINISHED}{uuid.uuid4().hex[:12]}-{path.stem[:40]}"
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether a file or folder is what `atomic_path` or `whole_folder` of a killed program left."""
+    return _LEFTOVER.match(path.name) is not None
+
+
+def remove_leftovers(folder: Path) -> list[Path]:
+    """Remove what killed programs left below `folder`; nobody else may be writing there. What was removed."""
+    found = [path for path in sorted(folder.rglob(f"{UNFINISHED}*")) if is_unfinished(path)]
+    for path in found:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return found
+
+
 def _flush(path: Path) -> None:
-    """Make sure that the content is on the disk before the name is."""
+    """Make sure that the content is on the disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make sure that the names in a folder are on the disk, where the system can be asked to."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        with contextlib.suppress(OSError):  # some network file systems refuse
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -131,6 +131,11 @@ def seed_everything(seed: int, rank: int = 0) -> int:
     return seed
 
 
+def seed_global(seed: int, name: str, step: int, rank: int = 0) -> None:
+    """Seed the global generators for one step, so that those who do draw from them draw by number too."""
+    seed_everything(_digest(f"{seed}\0global\0{name}\0{step}\0{rank}"))
+
+
 @lru_cache(maxsize=4096)
 def _digest(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from maquette.core.errors import RunFailed, UserError
-from maquette.core.paths import atomic_path
+from maquette.core.paths import atomic_path, unfinished_name
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -42,7 +42,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.stem[:40]}-", dir=path.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=f"{unfinished_name(path)}-", dir=path.parent) as folder:
             yield Path(folder)
             files = sorted(Path(folder).iterdir(), key=lambda file: (file.name == path.name, file.name))
             for file in files:

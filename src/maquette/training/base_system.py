@@ -85,6 +85,7 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
         self._evaluated_epoch: int | None = None
         self._evaluated_step: int | None = None
         self._losses: dict[str, Tensor] = {}
+        self._batch_open = False
         self.configure()
         if self.cfg.weights is not None:
             self.load_weights(self.cfg.weights, self.cfg.weights_ignore_modules)
@@ -201,6 +202,7 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int, unused: int = 0) -> None:
         """Prepare the batch and bring every module to the present step."""
         self._begin_batch(batch, "train", self.trainer.train_dataloader)
+        self._batch_open = True
 
     def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Prepare the batch and bring every module to the present step."""
@@ -215,8 +217,14 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
         self._begin_batch(batch, "predict", self.trainer.predict_dataloaders)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Tell every module that the step is over."""
-        self._end_batch(self.trainer.train_dataloader)
+        """Tell every module that the step is over, unless the engine has done so."""
+        self.end_train_batch()
+
+    def end_train_batch(self) -> None:
+        """Tell every module that the step is over, once a batch: before averages and checkpoints are made."""
+        if self._batch_open:
+            self._batch_open = False
+            self._end_batch(self.trainer.train_dataloader)
 
     def on_validation_batch_end(
         self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0

@@ -12,6 +12,8 @@ from omegaconf import OmegaConf
 
 from maquette.core.config import ExperimentConfig, check_modules
 from maquette.core.device import peak_memory
+from maquette.core.log import get_logger
+from maquette.core.paths import remove_leftovers
 from maquette.core.progress import ProgressListener
 from maquette.core.random import seed_everything
 from maquette.core.registry import find, load_extension
@@ -22,6 +24,7 @@ from maquette.training.callbacks.checkpoint import LastCheckpoint
 from maquette.training.callbacks.collapse import FiniteLoss
 from maquette.training.callbacks.interrupt import Interrupt
 from maquette.training.callbacks.progress import Progress
+from maquette.training.callbacks.step_frame import StepFrame
 from maquette.training.config import TrainingConfig
 from maquette.training.ema import EMA
 from maquette.training.failures import named_failures
@@ -29,9 +32,12 @@ from maquette.training.machine import machine, versions
 from maquette.training.optimizers import plain
 from maquette.training.phases import Phases
 from maquette.training.result import RunResult
+from maquette.training.resuming import say_changes
 from maquette.training.run_folder import RunFolder, nothing_left_behind
 from maquette.training.trainer import make_loggers, make_trainer, quiet, rate_monitor, recipe_checkpoints
 from maquette.training.weights import check_fits, run_checkpoint
+
+log = get_logger(__name__)
 
 Mode = Literal["train", "validate", "test", "export"]
 MODES: tuple[Mode, ...] = ("train", "validate", "test", "export")
@@ -47,13 +53,15 @@ def run_job(
     overwrite: bool = False,
     verbose: bool = False,
     always_export: bool = False,
+    again: bool = False,
 ) -> RunResult:
     """Carry out one recipe; see :func:`maquette.training.run.run`.
 
     Args:
+        again: the folder holds this run, which has no checkpoint yet: it begins anew.
         always_export: export what an interrupted run has, also where ``training.finish`` lists no export.
     """
-    job = _Job(cfg, mode, listeners, resume, overwrite, always_export)
+    job = _Job(cfg, mode, listeners, resume, overwrite, always_export, again)
     with (
         named_failures(job.folder),
         nothing_left_behind(job.folder),
@@ -77,6 +85,7 @@ class _Job:
         resume: Path | None,
         overwrite: bool,
         always_export: bool,
+        again: bool,
     ) -> None:
         self.cfg = cfg
         self.mode = mode
@@ -84,6 +93,7 @@ class _Job:
         self.resume = resume
         self.overwrite = overwrite
         self.always_export = always_export
+        self.again = again
         self.training = training_config(cfg)
         self.folder = RunFolder(Path(cfg.trial_dir))
         self.phases = Phases(listeners)
@@ -97,7 +107,7 @@ class _Job:
         for path in self.cfg.extensions:
             load_extension(path)
         check_modules(self.cfg)
-        self.folder.check_usable(reuse=self.overwrite or self.folder.holds(self.resume))
+        self.folder.check_usable(reuse=self.overwrite or self.again or self.folder.holds(self.resume))
         if self.resume is not None:
             self.checkpoint = run_checkpoint(self.resume)
         seed_everything(self.cfg.seed)
@@ -163,8 +173,8 @@ class _Job:
             self.files += self.system.finish(self.folder.root)
 
     def _open_folder(self, raw: str | Path | None) -> None:
-        if self.overwrite and self.resume is None:
-            self.folder.clear()
+        if self.mode == "train":
+            self._make_room()
         self.folder.create()
         self.system.set_save_dir(self.folder.save)
         if self.mode == "train":
@@ -173,17 +183,31 @@ class _Job:
             if self.training.snapshot_code:
                 self.folder.write_code(self.cfg.extensions)
 
+    def _make_room(self) -> None:
+        """Tell what a resumed run changes; remove what is in the way."""
+        if self.resume is not None:
+            say_changes(RunFolder(self.resume.parent.parent), self.cfg)
+        elif self.again:
+            log.info("the run had no checkpoint yet: it begins anew")
+            say_changes(self.folder, self.cfg)
+            self.folder.write_configs(self.cfg.to_yaml(), None)  # first, so that it can be resumed again
+            self.folder.clear(keep_recipe=True)
+        elif self.overwrite:
+            self.folder.clear()
+        if self.folder.root.is_dir():
+            remove_leftovers(self.folder.root)
+
     def _make_trainer(self) -> Trainer:
         settings = plain(self.cfg.trainer)
         if self.mode != "train":
-            callbacks = [self.interrupt, *self._average()]
+            callbacks = [StepFrame(self.cfg.seed), self.interrupt, *self._average()]
             return make_trainer(settings, self.training, self.folder, callbacks, [])
         loggers = [*make_loggers(self.training.loggers, self.folder), *self.system.get_loggers()]
-        watch = [self.finite_loss] if self.training.collapse.enabled else []
         callbacks = [
-            *watch,
+            StepFrame(self.cfg.seed),
             self.interrupt,
             *self._average(),
+            *([self.finite_loss] if self.training.collapse.enabled else []),
             Progress(self.listeners),
             *rate_monitor(loggers),
             *recipe_checkpoints(plain(self.cfg.checkpoint), self.folder),

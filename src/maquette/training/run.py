@@ -10,6 +10,8 @@ from maquette.core.errors import MissingFileError, UserError
 from maquette.core.progress import ProgressListener
 from maquette.training.job import MODES, Mode, run_job
 from maquette.training.result import RunResult
+from maquette.training.resuming import resumed_checkpoint
+from maquette.training.run_folder import RunFolder
 from maquette.training.stages import run_stages
 
 __all__ = ["MODES", "Mode", "RunResult", "run"]
@@ -32,8 +34,9 @@ def run(
         cfg: the experiment.
         mode: what to do.
         listeners: told about phases and steps.
-        resume: checkpoint to continue from (train) or to use (the others), or the folder of a run of several
-            stages; ``cfg.resume`` if it is not given.
+        resume: checkpoint to continue from (train) or to use (the others), or a run folder, which stands for
+            its newest complete checkpoint and begins anew if it has none yet; ``cfg.resume`` if it is not
+            given. A run of several stages goes on in its own folder, where it was.
         raw: the recipe file as it was given, kept in ``configs/raw.yaml``.
         overwrite: remove the run that is in the folder already; without it a folder in use is refused.
         verbose: let the libraries talk.
@@ -43,21 +46,24 @@ def run(
         RunFailed: the run began and broke; the cause is named.
         KeyboardInterrupt: Ctrl-C a second time, or while nothing was optimised.
     """
+    path = _resume_path(cfg, mode, resume)
     if cfg.stages:
         return run_stages(
             cfg,
             mode,
             listeners=listeners,
-            resume=_resume_path(cfg, mode, resume) is not None,
+            resume=_inside(path, RunFolder(cfg.trial_dir)),
             raw=raw,
             overwrite=overwrite,
             verbose=verbose,
         )
+    checkpoint = None if path is None else resumed_checkpoint(path, training=mode == "train")
     return run_job(
         cfg,
         mode,
         listeners=listeners,
-        resume=_checkpoint(_resume_path(cfg, mode, resume)),
+        resume=checkpoint,
+        again=path is not None and checkpoint is None and path.resolve() == cfg.trial_dir.resolve(),
         raw=raw,
         overwrite=overwrite,
         verbose=verbose,
@@ -71,10 +77,23 @@ def _resume_path(cfg: ExperimentConfig, mode: Mode, resume: str | Path | None) -
             f"--{mode} needs the weights of a run; without them it would show a random model.",
             hint="give resume=RUN/ckpts/last.ckpt, or launch --resume RUN",
         )
-    return None if path is None else Path(path)
+    return None if path is None else Path(path).expanduser()
 
 
-def _checkpoint(path: Path | None) -> Path | None:
-    if path is not None and not path.is_file():
-        raise MissingFileError(path, "checkpoint to resume from")
-    return path
+def _inside(path: Path | None, folder: RunFolder) -> bool:
+    """Whether a run of several stages is continued; it finds its place by itself.
+
+    Raises:
+        MissingFileError: what to continue is not there.
+        UserError: it is somewhere else.
+    """
+    if path is None:
+        return False
+    if not path.exists():
+        raise MissingFileError(path, "run to resume")
+    if not folder.holds(path):
+        raise UserError(
+            f"A run of several stages goes on in its own folder, and {path} is not in {folder.root}.",
+            hint="launch --resume RUN without --out; to begin elsewhere, copy the whole run folder",
+        )
+    return True

@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,16 +14,22 @@ from pathlib import Path
 
 import maquette
 from maquette.core.errors import UserError
-from maquette.core.paths import atomic_path
+from maquette.core.paths import atomic_path, is_unfinished, unfinished_name
+from maquette.training.git_state import write_git_state
 
 CODE_SUFFIXES = (".py", ".yaml", ".toml")
 
 CONTENT = (
-    "stages", "ckpts", "configs", "code", "tb_logs", "csv_logs", "save", "cmd.txt", "config.yaml", "run.json",
-    "run-validate.json", "run-test.json", "run-export.json",
-    "error.log", "mesh.glb", "turntable.mp4", "preview.png", "mesh.report.json",
+    "stages", "ckpts", "configs", "code", "tb_logs", "csv_logs", "wandb_logs", "save",
+    "attribution", "edit", "samples", "profiling",
+    "cmd.txt", "config.yaml", "run.json", "run-*.json", "error.log",
+    "mesh.glb", "turntable.mp4", "preview.png", "mesh.report.json",
 )  # fmt: skip
-"""Everything a run writes at the top of its folder."""
+"""Everything that is written at the top of a run folder, as patterns. Who writes something new adds its name;
+what is not listed survives `--overwrite`."""
+
+RECIPE = ("configs", "config.yaml", "cmd.txt")
+"""What stays when a run begins again that had come to nothing yet."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +69,19 @@ class RunFolder:
         return self.root / "stages"
 
     @property
+    def recipe(self) -> Path:
+        """The recipe as it is run; the first file of a run."""
+        return self.configs / "parsed.yaml"
+
+    @property
+    def _replaced_recipe(self) -> Path:
+        """The recipe of a run that is being removed, which nobody can resume."""
+        return self.configs / "replaced.yaml"
+
+    @property
     def has_checkpoint(self) -> bool:
         """Whether something was optimised here that a run can be resumed from."""
-        return self.last_checkpoint.exists() or any(self.stages.glob("*/ckpts/last.ckpt"))
+        return any(self.ckpts.glob("*.ckpt")) or any(self.stages.glob("*/ckpts/*.ckpt"))
 
     @property
     def log_file(self) -> Path:
@@ -80,7 +97,7 @@ class RunFolder:
         Raises:
             UserError: the nearest folder that exists is not writable, or is a file, or the folder is in use.
         """
-        if not reuse and self.root.is_dir() and any(self.root.iterdir()):
+        if not reuse and self.root.is_dir() and not self._is_unused:
             raise UserError(
                 f"The output folder is not empty: {self.root}",
                 hint="choose another, replace its run with --overwrite, or continue it with launch --resume",
@@ -99,32 +116,43 @@ class RunFolder:
 
     @property
     def is_run(self) -> bool:
-        """Whether a run was begun here."""
-        return (self.configs / "parsed.yaml").is_file()
+        """Whether a run was begun here, or something was made from its weights."""
+        signs = (self.recipe, self._replaced_recipe, self.root / "run.json")
+        return any(path.is_file() for path in signs) or any(self.root.glob("run-*.json"))
+
+    @property
+    def _is_unused(self) -> bool:
+        """Whether nothing is here but what a run killed before its first file has left."""
+        known = (self.configs, self.configs / "raw.yaml")
+        return all(path in known or is_unfinished(path) for path in self.root.rglob("*"))
 
     def holds(self, path: Path | None) -> bool:
-        """Whether a file lies below this folder."""
+        """Whether a file lies below this folder, or it is this folder."""
         return path is not None and path.resolve().is_relative_to(self.root.resolve())
 
-    def clear(self) -> None:
+    def clear(self, keep_recipe: bool = False) -> None:
         """Remove what a run has left here; files that no run writes stay.
+
+        Killed at any moment, it leaves a folder that is a run still, and that is resumed only if the recipe
+        was to be kept: `configs` goes last, and its recipe is put out of use first.
 
         Raises:
             UserError: something has the name of what a run writes, and no run was begun here.
         """
-        there = [name for name in CONTENT if name != "error.log" and (self.root / name).exists()]
-        if there and not self.is_run:
+        there = [path for pattern in CONTENT for path in self.root.glob(pattern)]
+        lost = [path.name for path in there if path != self.log_file]
+        if lost and not self.is_run:
             raise UserError(
                 f"The folder holds no run, and is not overwritten: {self.root}",
-                [f"these would be lost: {', '.join(there)}"],
+                [f"these would be lost: {', '.join(lost)}"],
                 "choose another folder",
             )
-        for name in CONTENT:
-            path = self.root / name
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        if not keep_recipe and self.recipe.is_file():
+            self.recipe.replace(self._replaced_recipe)
+        kept = RECIPE if keep_recipe else ()
+        for path in sorted(there, key=lambda path: path == self.configs):
+            if path.name not in kept:
+                _remove(path)
 
     def create(self) -> None:
         """Make the folder.
@@ -139,22 +167,25 @@ class RunFolder:
 
     def write_configs(self, text: str, raw: str | Path | None) -> None:
         """Keep the recipe: resolved, as ``configs/parsed.yaml`` and ``config.yaml``, and as it was given."""
-        for path in (self.configs / "parsed.yaml", self.root / "config.yaml"):
-            with atomic_path(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-        if raw is not None and Path(raw).is_file():
-            shutil.copyfile(raw, self.configs / "raw.yaml")
+        given = [] if raw is None or not Path(raw).is_file() else [Path(raw).read_bytes()]
+        for content in given:
+            _write(self.configs / "raw.yaml", content)
+        for path in (self.recipe, self.root / "config.yaml"):
+            _write(path, text.encode())
 
     def write_command(self) -> None:
         """Keep the command line in ``cmd.txt``."""
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        (self.root / "cmd.txt").write_text(command + "\n", encoding="utf-8")
+        _write(self.root / "cmd.txt", f"{command}\n".encode())
 
     def write_code(self, extensions: Iterable[str | Path] = ()) -> None:
-        """Copy the package's source and the extensions into ``code/``."""
+        """Copy the package's source and the extensions into ``code/``, each there whole or not at all; with
+        the commit, and what differs from it, where a checkout is run.
+        """
         package = Path(maquette.__file__).parent
         for source in (package, *map(Path, extensions)):
             _copy_source(source, self.code / source.name)
+            write_git_state(source, self.code)
 
 
 @contextmanager
@@ -178,17 +209,37 @@ def nothing_left_behind(folder: RunFolder) -> Iterator[None]:
 
 def _empty(folder: Path) -> None:
     for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink()
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _copy_source(source: Path, target: Path) -> None:
-    files = (
-        [source] if source.is_file() else [path for path in source.rglob("*") if path.suffix in CODE_SUFFIXES]
-    )
-    for path in files:
-        into = target if path == source else target / path.relative_to(source)
-        into.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, into)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=unfinished_name(target) + "-", dir=target.parent) as folder:
+        copy = Path(folder) / target.name
+        if source.is_file():
+            shutil.copyfile(source, copy)
+        else:
+            _copy_files(source, copy)
+        _remove(target)
+        copy.replace(target)
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    target.mkdir()
+    for path in source.rglob("*"):
+        if path.suffix in CODE_SUFFIXES:
+            into = target / path.relative_to(source)
+            into.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, into)

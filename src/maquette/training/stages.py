@@ -14,7 +14,7 @@ from typing import Any
 from maquette.core.config import ExperimentConfig, check_modules, stage_configs
 from maquette.core.device import release_memory
 from maquette.core.errors import MissingFileError
-from maquette.core.paths import atomic_path
+from maquette.core.paths import atomic_path, remove_leftovers
 from maquette.core.progress import ProgressEvent, ProgressListener
 from maquette.core.registry import find, load_extension
 from maquette.core.stages import in_stage
@@ -24,6 +24,7 @@ from maquette.training.job import Mode, run_job, training_config
 from maquette.training.machine import machine, versions
 from maquette.training.optimizers import plain
 from maquette.training.result import RunResult
+from maquette.training.resuming import check_finished, newest_checkpoint
 from maquette.training.run_folder import RunFolder, nothing_left_behind
 from maquette.training.trainer import check_trainer
 
@@ -92,6 +93,9 @@ def run_stages(
         if mode != "train":
             return _evaluate(stages, folder, mode, listeners, verbose)
         folder.check_usable(reuse=overwrite or resume)
+        if resume:
+            _check_finished(stages)
+            remove_leftovers(folder.root)
         _open(cfg, folder, raw, clear=overwrite and not resume)
         for stage in stages:
             if not stage.is_done() and _train(stage, stages, listeners, verbose).interrupted:
@@ -118,6 +122,12 @@ def _checked(cfg: ExperimentConfig, folder: RunFolder) -> list[Stage]:
     return stages
 
 
+def _check_finished(stages: Sequence[Stage]) -> None:
+    for stage in stages:
+        if stage.is_done():
+            check_finished(stage.folder, stage.cfg, stage.name, stage.index)
+
+
 def _open(cfg: ExperimentConfig, folder: RunFolder, raw: str | Path | None, clear: bool) -> None:
     if clear:
         folder.clear()
@@ -134,13 +144,12 @@ def _train(
     """Begin a stage, or go on with it where its checkpoint is."""
     for later in stages[stage.index + 1 :]:
         later.folder.clear()  # what stands there began with something else
-    checkpoint = stage.folder.last_checkpoint
     with in_stage(stage.index, stage.name):
         result = run_job(
             stage.cfg,
             "train",
             listeners=[_with_title(one, stage.title) for one in listeners],
-            resume=checkpoint if checkpoint.is_file() else None,
+            resume=newest_checkpoint(stage.folder),
             overwrite=True,
             verbose=verbose,
             always_export=True,
@@ -158,14 +167,13 @@ def _evaluate(
     verbose: bool,
 ) -> RunResult:
     """Use the newest weights that there are."""
-    stage = next((one for one in reversed(stages) if one.folder.last_checkpoint.is_file()), None)
+    stage = next((one for one in reversed(stages) if one.folder.has_checkpoint), None)
     if stage is None:
         raise MissingFileError(folder.stages, "checkpoint of any stage")
     told = [_with_title(one, stage.title) for one in listeners]
     with in_stage(stage.index, stage.name):
-        result = run_job(
-            stage.cfg, mode, listeners=told, resume=stage.folder.last_checkpoint, verbose=verbose
-        )
+        checkpoint = newest_checkpoint(stage.folder, training=False)
+        result = run_job(stage.cfg, mode, listeners=told, resume=checkpoint, verbose=verbose)
     return replace(result, trial_dir=folder.root, files=_at_the_top(folder, result.files))
 
 

@@ -19,6 +19,7 @@ from maquette.core.errors import ConfigError, UnknownKeyError
 from maquette.core.log import get_logger, set_library_verbosity
 from maquette.core.structured import type_name
 from maquette.core.typecheck import accepts
+from maquette.training.callbacks.checkpoint import WholeCheckpoints
 from maquette.training.config import TrainingConfig
 from maquette.training.run_folder import RunFolder
 
@@ -72,12 +73,17 @@ def make_trainer(
         "logger": list(loggers) or False,
         "default_root_dir": folder.root,
         "deterministic": training.deterministic,
+        "plugins": _plugins(settings.get("plugins")),
         **dict.fromkeys(FIXED, False),
     }
     try:
         return Trainer(**(settings | fixed))
     except (TypeError, ValueError, MisconfigurationException) as err:
         raise ConfigError("trainer", settings, f"values that the Lightning Trainer accepts ({err})") from err
+
+
+def _plugins(given: Any) -> list[Any]:
+    return [*(given if isinstance(given, list | tuple) else [given] if given else []), WholeCheckpoints()]
 
 
 def check_trainer(config: Mapping[str, Any]) -> dict[str, Any]:

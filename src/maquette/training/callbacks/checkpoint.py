@@ -1,48 +1,100 @@
-"""The checkpoint a run is resumed from."""
+"""The checkpoint a run is resumed from, and how every checkpoint is written and read."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from maquette.core.errors import CollapseError
+from maquette.core.errors import CollapseError, RunFailed, UserError
+from maquette.core.loading import load_checkpoint
 from maquette.core.paths import atomic_path
 
 
-class LastCheckpoint(Checkpoint):
-    """Writes ``last.ckpt`` every so many steps, at the end, and when the run breaks; whole or not at all.
+class WholeCheckpoints(TorchCheckpointIO):
+    """Every checkpoint of a Trainer, those of `ModelCheckpoint` too, is written whole or not at all, and is
+    read as tensors and plain values only.
+    """
 
-    A collapsed run is not written: the checkpoint before it is worth more.
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint; the one of that name before it stays until the new one is complete.
+
+        Raises:
+            RunFailed: it holds something that `load_checkpoint` would refuse.
+        """
+        with atomic_path(path) as temporary:
+            torch.save(checkpoint, temporary)
+            try:
+                load_checkpoint(temporary, mapped=True)
+            except UserError as err:
+                raise RunFailed(
+                    f"The checkpoint {path} was not written: nobody could load it.",
+                    ["a callback or module keeps something besides tensors and plain values in its state"],
+                    "keep numbers, texts, lists, mappings and tensors in state_dict",
+                ) from err
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """The content, on the CPU.
+
+        Raises:
+            UserError: it is damaged, or holds objects that could run code when loaded.
+        """
+        return load_checkpoint(path)
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes ``last.ckpt`` every so many steps, at the end, and when the run breaks.
+
+    A collapsed run is not written: the checkpoint before it is worth more. Neither is one that breaks between
+    the gradients and the end of a step, from where nobody could go on exactly.
     """
 
     def __init__(self, folder: Path, every: int) -> None:
         self.path = folder / "last.ckpt"
         self.every = every
         self._saved_step = 0
+        self._step = 0
+        self._between_steps = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The step that a run is resumed from has its checkpoint."""
+        self._saved_step = self._step = trainer.global_step
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on the step is half done."""
+        self._between_steps = False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when the step is due."""
-        if trainer.global_step % self.every == 0:
+        """Save when the step is due; a batch that only adds to the gradients ends no step."""
+        if trainer.global_step == self._step:
+            return
+        self._step = trainer.global_step
+        self._between_steps = True
+        if self._step % self.every == 0:
             self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save what the last step left."""
-        self.save(trainer)
+        if trainer.global_step != self._saved_step or (trainer.global_step and not self.path.is_file()):
+            self.save(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save what can be saved of a run that breaks."""
-        if trainer.training and not isinstance(exception, CollapseError):
+        """Save what can be saved of a run that breaks; several processes do not break together."""
+        exact = self._between_steps and trainer.global_step != self._saved_step and trainer.world_size == 1
+        if trainer.training and exact and not isinstance(exception, CollapseError):
             self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
-        """Write the checkpoint unless this step has one."""
-        if trainer.global_step == self._saved_step:
-            return
-        with atomic_path(self.path) as temporary:
-            trainer.save_checkpoint(temporary)
-        self._saved_step = trainer.global_step
+        """Write the checkpoint."""
+        self._saved_step = trainer.global_step  # first: what cannot be written is not tried again
+        trainer.save_checkpoint(self.path)

@@ -29,6 +29,7 @@ class Interrupt(Callback):
     def __init__(self) -> None:
         self.requested = False
         self._optimising = False
+        self._step = 0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -47,12 +48,14 @@ class Interrupt(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on a step can be finished."""
         self._optimising = True
+        self._step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop if it was asked for."""
-        if self.requested:
+        """Stop if it was asked for, with the batch that ends a step of the optimizer."""
+        ends_step, self._step = trainer.global_step != self._step, trainer.global_step
+        if self.requested and ends_step:
             trainer.should_stop = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

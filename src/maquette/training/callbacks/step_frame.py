@@ -1,0 +1,74 @@
+"""What the engine does at the beginning and the end of every batch, before other callbacks look at it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from maquette.core.random import seed_global
+
+
+class StepFrame(Callback):
+    """Makes a batch a function of the weights and of its number; the first of the callbacks.
+
+    Nothing of ours draws from the global generators, but layers such as dropout and the code of others do.
+    They are seeded for each batch by its step, so that what they draw depends neither on where a run was
+    resumed nor on what else drew before (a validation, say).
+
+    The modules are told of the end of a step before averages are taken and checkpoints written.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed the global generators."""
+        part = batch_idx % int(trainer.accumulate_grad_batches)
+        seed_global(self.seed, f"train/{part}", trainer.global_step, trainer.global_rank)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Let the modules do what is due after the step."""
+        end = getattr(pl_module, "end_train_batch", None)
+        if end is not None:
+            end()
+
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Seed the global generators."""
+        self._evaluation("validation", trainer, batch_idx)
+
+    def on_test_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Seed the global generators."""
+        self._evaluation("test", trainer, batch_idx)
+
+    def on_predict_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Seed the global generators."""
+        self._evaluation("predict", trainer, batch_idx)
+
+    def _evaluation(self, stage: str, trainer: Trainer, batch_idx: int) -> None:
+        seed_global(self.seed, f"{stage}/{batch_idx}", 0, trainer.global_rank)
