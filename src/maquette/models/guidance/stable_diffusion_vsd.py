@@ -13,7 +13,8 @@ from maquette.core.random import StepRandom
 from maquette.core.registry import register
 from maquette.diffusion import distillation, score
 from maquette.diffusion.denoiser import LatentDenoiser, own_denoiser, weights_dtype
-from maquette.diffusion.lora import RANK
+from maquette.diffusion.lora import RANK, LoRAFile, load_adapters
+from maquette.diffusion.memory import apply_memory
 from maquette.diffusion.variational import VariationalDenoiser
 from maquette.models.guidance.base import KEY, GuidanceOutput
 from maquette.models.guidance.latent import LatentGuidance, one_of
@@ -68,7 +69,7 @@ class StableDiffusionVSDGuidance(LatentGuidance, nn.Module):
 
     def configure(self, denoiser: LatentDenoiser | None = None) -> None:
         """Load the models, and put a fresh adapter on one of them."""
-        own = self._load_own(self.cfg.pretrained_model_name_or_path) if denoiser is None else denoiser
+        own = self._load_guiding() if denoiser is None else denoiser
         other = self.cfg.pretrained_model_name_or_path_lora
         shared = other in (None, self.cfg.pretrained_model_name_or_path)
         adapted = own if shared else self._load_own(other)
@@ -194,6 +195,19 @@ class StableDiffusionVSDGuidance(LatentGuidance, nn.Module):
             denoised = x0_hat if as_latents else self.denoiser.decode(x0_hat)
             pixels = distillation.image_gradient(images, denoised, self.weight(t), self.alpha_bar(t))
         return score.specified_gradient(images, self.limited(pixels))
+
+    def _load_guiding(self) -> LatentDenoiser:
+        """The model that guides; adapters of the recipe become part of it, beneath the one that trains."""
+        name: str = self.cfg.pretrained_model_name_or_path
+        adapters = LoRAFile.parse(self.cfg.lora, f"{KEY}.lora")
+        if not adapters:
+            return self._load_own(name)
+        denoiser = own_denoiser(
+            name, weights_dtype(self.device, self.cfg.half_precision_weights), self.device
+        )
+        load_adapters(denoiser.unet, adapters, fuse=True)
+        apply_memory(denoiser, memory_settings(self.cfg), self.device)
+        return denoiser
 
     def _load_own(self, name: str) -> LatentDenoiser:
         dtype = weights_dtype(self.device, self.cfg.half_precision_weights)
