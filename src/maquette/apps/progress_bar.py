@@ -10,6 +10,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from maquette.apps.overview_table import overview_table
 from maquette.core.progress import ProgressEvent
 
 
@@ -46,6 +47,9 @@ class ProgressBar:
 
     def __call__(self, event: ProgressEvent) -> None:
         """Show an event."""
+        if event.overview is not None:
+            self.console.print(overview_table(event.overview))
+            return
         if event.phase != self._phase:
             self._begin(event.phase)
         self._bar.update(

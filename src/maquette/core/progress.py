@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class ProgressEvent:
     """The newest picture, when there is one."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Newest values by name."""
+    overview: Any = None
+    """What is about to be trained, once before the first step: a `maquette.training.overview.Overview`."""
 
     @property
     def fraction(self) -> float | None:

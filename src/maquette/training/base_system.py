@@ -1,6 +1,7 @@
 """The system: the model together with how it is trained, evaluated and exported."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +18,9 @@ from maquette.core.random import RandomStreams
 from maquette.core.schedule import C, Schedule
 from maquette.core.structured import parse_structured
 from maquette.training.config import TrainingConfig
+from maquette.training.losses import check_loss_names
 from maquette.training.optimizers import parse_optimizer, parse_scheduler
+from maquette.training.profiling.sections import Sections
 from maquette.training.saving import SaverMixin
 from maquette.training.weights import check_fits, latest, run_checkpoint
 
@@ -39,6 +42,9 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
     """
 
     kind: ClassVar[str] = "system"
+    loss_names: ClassVar[Sequence[str]] = ()
+    """Losses that are set in some steps only, the first one perhaps not among them. A weight in the recipe
+    for a loss that is neither set nor known is taken for a mistake."""
 
     @dataclass(kw_only=True)
     class Config:
@@ -79,12 +85,16 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
         self.streams = RandomStreams(seed)
         self.mode = mode
         self.engine = TrainingConfig()
+        self.sections = Sections()
         self.loss_weights = _parse_weights(self.cfg.loss)
         self.create_loggers(self.cfg.loggers)
         self._resumed = resumed
         self._evaluated_epoch: int | None = None
         self._evaluated_step: int | None = None
+        self.taken: set[str] = set()
+        """Parameters, by qualified name, whose values come from a file."""
         self._losses: dict[str, Tensor] = {}
+        self._losses_checked = False
         self._batch_open = False
         self.configure()
         if self.cfg.weights is not None:
@@ -164,6 +174,7 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
         state = {key: value for key, value in checkpoint["state_dict"].items() if not key.startswith(ignored)}
         check_fits(self, state, path, partial=True)
         missing, unknown = self.load_state_dict(state, strict=False)
+        self.taken |= set(state) - set(unknown)
         taken = len(state) - len(unknown)
         log.info("weights of %s: %d taken, %d missing, %d unknown", path, taken, len(missing), len(unknown))
         self.do_update_step(
@@ -176,15 +187,33 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
         """Add ``loss_NAME`` to the sum of this step; it is logged, and weighted with ``lambda_NAME``."""
         weight = self.loss_weight(name)
         self.log(f"train/loss_{name}", value.detach() if isinstance(value, Tensor) else value)
-        self.log(f"train_params/lambda_{name}", weight)
+        if self._logs_now():
+            self.log(f"train_params/lambda_{name}", weight)
         self._losses[name] = value * weight
 
     def total_loss(self) -> Tensor:
         """The sum of the losses set in this step, which are forgotten by it."""
+        self._check_loss_names()
         total = sum(self._losses.values(), start=torch.zeros((), device=self.device))
         self._losses = {}
         self.log("train/loss", total.detach(), prog_bar=True)
         return total
+
+    def _check_loss_names(self) -> None:
+        """Raise an UnknownKeyError in the first step for the mistyped weight of a loss."""
+        if not self._losses_checked:
+            self._losses_checked = True
+            declared = [*self.loss_names, *getattr(self, "shape_losses", ())]
+            check_loss_names(self.loss_weights, self._losses, declared)
+
+    def timed(self, part: str) -> AbstractContextManager[Any]:
+        """A block of the step whose time the logs show as ``part``; the innermost block counts."""
+        return self.sections.section(part)
+
+    def _logs_now(self) -> bool:
+        """Whether this step is written to the logs; a weight needs no copy to the device in the others."""
+        trainer = self._trainer
+        return trainer is None or trainer._logger_connector.should_update_logs
 
     # Lightning's hooks --------------------------------------------------------------------------------------
 

@@ -5,8 +5,12 @@ from typing import Any
 
 from maquette.core.errors import ConfigError
 from maquette.training.observing import GrowthConfig, LoggingConfig, seconds_of
+from maquette.training.rules import freeze_rules, init_rules
 
 FINISHES = ("test", "export")
+PRECISIONS = ("32", "32-true", "64", "64-true", "bf16-mixed", "bf16-true", "16-mixed")
+MATMUL_PRECISIONS = ("highest", "high", "medium")
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 LOGGERS = ("csv", "tensorboard", "wandb")
 
 
@@ -82,6 +86,32 @@ class TrainingConfig:
     snapshot_code: bool = True
     """Whether the package's source and the extensions are copied into ``code/``."""
 
+    precision_on_cpu: str | None = None
+    """What a CPU computes in, by name: 32-true, 64-true, bf16-mixed, bf16-true, 16-mixed (with a scaler).
+    null: 32, whatever half precision ``trainer.precision`` asks a GPU for."""
+
+    matmul_precision: str = "highest"
+    """Internal precision of float32 matrix products: highest, high (TF32 on a GPU), medium (bfloat16)."""
+
+    init: list[Any] = field(default_factory=list)
+    """How weights begin, rules ``{pattern, scheme, args}``; see :class:`maquette.training.rules.InitRule`."""
+
+    freeze: list[Any] = field(default_factory=list)
+    """What does not learn: patterns, or rules ``{pattern, since, until}``; see
+    :class:`maquette.training.rules.FreezeRule`."""
+
+    compile: list[str] = field(default_factory=list)
+    """Modules, by dotted path, whose forward pass is compiled (``torch.compile``) at their first call."""
+
+    compile_mode: str = "default"
+    """How hard the compiler tries: default, reduce-overhead, max-autotune, max-autotune-no-cudagraphs."""
+
+    channels_last: list[str] = field(default_factory=list)
+    """Modules with convolutions, by dotted path, whose memory has the channel as its innermost dimension."""
+
+    gradient_checkpointing: list[str] = field(default_factory=list)
+    """Modules, by dotted path, that are computed again for the gradients instead of remembered."""
+
     deterministic: bool = False
     """Refuse operations whose result may differ from run to run."""
 
@@ -98,6 +128,11 @@ class TrainingConfig:
         _check_at_least("training.checkpoint_every", self.checkpoint_every, 1)
         _check_names("training.finish", self.finish, FINISHES)
         _check_names("training.loggers", self.loggers, LOGGERS)
+        _check_names("training.precision_on_cpu", [self.precision_on_cpu or PRECISIONS[0]], PRECISIONS)
+        _check_names("training.matmul_precision", [self.matmul_precision], MATMUL_PRECISIONS)
+        _check_names("training.compile_mode", [self.compile_mode], COMPILE_MODES)
+        init_rules(self.init)
+        freeze_rules(self.freeze)
         seconds_of("training.time_budget", self.time_budget)
 
 

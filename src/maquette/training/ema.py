@@ -29,8 +29,11 @@ class WeightAverage:
     def update(self, model: nn.Module) -> None:
         """Move the average one step towards the weights of ``model``."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, parameter in self._shared(model):
-            self.average[name].lerp_(parameter.to(self.average[name].device), 1 - decay)
+        for name, parameter in model.named_parameters():
+            if name in self.average:
+                self.average[name].lerp_(parameter.to(self.average[name].device), 1 - decay)
+            elif parameter.requires_grad:  # it has learned since its thaw only
+                self.average[name] = parameter.detach().clone()
         self.updates += 1
 
     @torch.no_grad()
@@ -69,21 +72,28 @@ class EMA(Callback):
         self.weights: WeightAverage | None = None
         self._restored: dict[str, Any] = {}
         self._swapped = False
+        self._step = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the average at the present weights, or at the ones of the checkpoint."""
         self.weights = WeightAverage(pl_module, self.decay)
         if self._restored:
             self.weights.updates = self._restored["updates"]
-            for name, value in self._restored["average"].items():
-                self.weights.average[name].copy_(value)
+            own = dict(pl_module.named_parameters())
+            restored = {name: one for name, one in self._restored["average"].items() if name in own}
+            self.weights.average |= {name: one.to(own[name].device) for name, one in restored.items()}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Average after each optimiser step that is due."""
-        if self.weights is not None and trainer.global_step % self.every == 0:
+        """Average after each optimiser step that is due; a batch that only adds to the gradients is none."""
+        ends_step, self._step = trainer.global_step != self._step, trainer.global_step
+        if self.weights is not None and ends_step and self._step % self.every == 0:
             self.weights.update(pl_module)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember the step that the run begins with."""
+        self._step = trainer.global_step
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate the average."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+import inspect
+from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -11,43 +13,70 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 
-from maquette.core.errors import ConfigError, UnknownNameError
+from maquette.core.device import current_device, is_gpu
+from maquette.core.errors import ConfigError, UnknownKeyError, UnknownNameError
+from maquette.core.optional import require
+from maquette.core.schedule import Schedule
+from maquette.training.optimizer_state import keep_to_this_machine
+from maquette.training.parameter_groups import KEY, parameter_groups
 
+OPTIMIZER_KEYS = ("name", "args", "params", "weight_decay_on")
+SCHEDULER_KEYS = (
+    "name", "args", "interval", "frequency", "monitor", "strict", "schedulers", "milestones",
+)  # fmt: skip
 COMPOSED_SCHEDULERS = ("SequentialLR", "ChainedScheduler")
+SEVERAL_OPTIMIZERS = ("Adan", "AdaBelief", "Lamb", "Lion", "Prodigy", "Ranger", "ScheduleFreeAdamW", "SOAP")
+"""Names, of many, that the package pytorch-optimizer has."""
+
+_REFUSALS = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
+"""What constructors of torch raise at arguments they do not take."""
 
 
 def parse_optimizer(config: Mapping[str, Any], model: nn.Module) -> Optimizer:
-    """The optimizer of ``{name, args, params}``.
+    """The optimizer of ``{name, args, params, weight_decay_on}``.
 
-    ``params`` maps dotted paths inside ``model`` (modules or single parameters) to the arguments of their
-    group; without it every trainable parameter of the model is one group.
+    ``name`` is a class of ``torch.optim``, one of the package pytorch-optimizer (``Adan``, ``Lion``, ...; the
+    extra ``optim``), or ``FusedAdam``, which this ecosystem's recipes take from apex. ``params`` and
+    ``weight_decay_on`` are those of :func:`maquette.training.parameter_groups.parameter_groups`.
 
     Raises:
         ConfigError: a path matches nothing, holds no parameter, or an argument does not exist.
-        UnknownNameError: ``torch.optim`` has no optimizer of that name.
+        UnknownNameError: no optimizer has that name.
+        MissingBackendError: the optimizer needs the extra ``optim``.
     """
-    config = plain(config)
-    args = dict(config.get("args") or {})
-    groups = _groups(config["params"], model) if config.get("params") else _all_trainable(model)
-    make = _find_class("optimizer", torch.optim, config.get("name", ""), Optimizer)
-    return _call("system.optimizer.args", make, groups, args)
+    config = _checked(config, "system.optimizer", OPTIMIZER_KEYS)
+    make, defaults = _optimizer_class(config.get("name"))
+    args = defaults | _mapping("system.optimizer.args", config.get("args"))
+    groups = parameter_groups(model, config.get("params"), config.get("weight_decay_on", "all"))
+    _check_arguments("system.optimizer.args", make, args)
+    optimizer: Optimizer = _call("system.optimizer.args", make, groups, args)
+    _check_group_options(optimizer, config.get("params") or {})
+    keep_to_this_machine(optimizer)
+    return optimizer
 
 
 def parse_scheduler(config: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-    """The ``{"scheduler", "interval"}`` that Lightning expects, from ``{name, interval, args}``.
+    """What Lightning expects of a scheduler, from ``{name, interval, frequency, args}``.
 
     ``SequentialLR`` takes ``schedulers`` and ``milestones``, ``ChainedScheduler`` takes ``schedulers``; both
-    may be nested.
+    may be nested. ``ReduceLROnPlateau`` takes ``monitor``, the name of a logged number. ``lr_lambda`` of
+    ``LambdaLR`` is a schedule of the factor, such as ``[0, 1.0, 0.1, 1000]``. Everything that is counted,
+    milestones too, is counted in the ``interval``: epochs, or steps of the optimizer, however many batches
+    make one.
 
     Raises:
         ConfigError: ``interval`` is neither ``epoch`` nor ``step``, or an argument does not exist.
         UnknownNameError: ``torch.optim.lr_scheduler`` has no scheduler of that name.
     """
-    config = plain(config)
-    interval = config.get("interval", "epoch")
+    config = _checked(config, "system.scheduler", SCHEDULER_KEYS)
+    interval, frequency = config.get("interval", "epoch"), config.get("frequency", 1)
     if interval not in ("epoch", "step"):
         raise ConfigError("system.scheduler.interval", interval, "one of: epoch, step")
-    return {"scheduler": _scheduler(config, optimizer), "interval": interval}
+    if isinstance(frequency, bool) or not isinstance(frequency, int) or frequency < 1:
+        raise ConfigError("system.scheduler.frequency", frequency, "an integer >= 1")
+    scheduler = _scheduler(config, optimizer, "system.scheduler")
+    parsed = {"scheduler": scheduler, "interval": interval, "frequency": frequency}
+    return parsed | _monitored(config, scheduler)
 
 
 def plain(config: Any) -> Any:
@@ -59,83 +88,132 @@ def plain(config: Any) -> Any:
     return config
 
 
-def parameters_at(model: nn.Module, path: str) -> list[nn.Parameter]:
-    """Parameters of the module, or the single parameter, at a dotted ``path``.
-
-    Raises:
-        ConfigError: nothing is there, or what is there has no parameters.
-    """
-    found = _walk(model, path)
-    if isinstance(found, nn.Parameter):
-        return [found]
-    if isinstance(found, nn.Module) and (parameters := list(found.parameters())):
-        return parameters
-    names = sorted(_trainable_names(model))
-    near = difflib.get_close_matches(path, names, n=3, cutoff=0.4) or names[:5]
-    raise ConfigError(
-        f"system.optimizer.params.{path}",
-        path,
-        "a module or a parameter that can be optimised; near: " + ", ".join(near),
-    )
+# optimizers -------------------------------------------------------------------------------------------------
 
 
-def _walk(model: nn.Module, path: str) -> Any:
-    found: Any = model
-    for part in path.split("."):
-        found = getattr(found, part, None)
-    return found
+def _optimizer_class(name: Any) -> tuple[Any, dict[str, Any]]:
+    """The class of a name, and the arguments that make it what the name promises."""
+    if name == "FusedAdam":
+        return torch.optim.AdamW, {"weight_decay": 0.0, "fused": is_gpu(current_device())}
+    found = _class_in(torch.optim, name, Optimizer)
+    near = difflib.get_close_matches(str(name), _classes(torch.optim, Optimizer), n=3, cutoff=0.8)
+    if found is None and (name in SEVERAL_OPTIMIZERS or (not near and find_spec("pytorch_optimizer"))):
+        found = _class_in(require("pytorch_optimizer", "optim"), name, Optimizer)
+    if found is None:
+        raise _unknown("optimizer", name, [*_classes(torch.optim, Optimizer), *SEVERAL_OPTIMIZERS])
+    return found, {}
 
 
-def _trainable_names(model: nn.Module) -> Iterator[str]:
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            parts = name.split(".")
-            yield from (".".join(parts[: n + 1]) for n in range(len(parts)))
+def _check_arguments(key: str, make: Any, args: Mapping[str, Any]) -> None:
+    """Raise an UnknownKeyError for an argument that the class would swallow without using it."""
+    parameters = inspect.signature(make).parameters.values()
+    known = [one.name for one in parameters if one.kind is not one.VAR_KEYWORD and one.name != "params"]
+    for name in args:
+        if name not in known:
+            raise UnknownKeyError(f"{key}.{name}", difflib.get_close_matches(str(name), known, n=3), known)
 
 
-def _groups(params: Mapping[str, Any], model: nn.Module) -> list[dict[str, Any]]:
-    return [
-        {"params": parameters_at(model, path), "name": path, **(options or {})}
-        for path, options in params.items()
-    ]
+def _check_group_options(optimizer: Optimizer, params: Mapping[str, Any]) -> None:
+    """Raise an UnknownKeyError for an option of a group that the optimizer does not have."""
+    known = list(optimizer.defaults)
+    for path, options in params.items():
+        for name in options or {}:
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, n=3)
+                raise UnknownKeyError(f"{KEY}.{path}.{name}", near, known)
 
 
-def _all_trainable(model: nn.Module) -> list[dict[str, Any]]:
-    return [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
+# schedulers -------------------------------------------------------------------------------------------------
 
 
-def _scheduler(config: Mapping[str, Any], optimizer: Optimizer) -> lr_scheduler.LRScheduler:
-    name = config.get("name", "")
+def _scheduler(config: Mapping[str, Any], optimizer: Optimizer, key: str) -> lr_scheduler.LRScheduler:
+    name = config.get("name")
     if name in COMPOSED_SCHEDULERS:
-        return _composed(name, config, optimizer)
-    make = _find_class("scheduler", lr_scheduler, name, lr_scheduler.LRScheduler)
-    return _call("system.scheduler.args", make, optimizer, dict(config.get("args") or {}))
+        return _composed(str(name), config, optimizer, key)
+    make = _class_in(lr_scheduler, name, lr_scheduler.LRScheduler)
+    if make is None:
+        raise _unknown("scheduler", name, _classes(lr_scheduler, lr_scheduler.LRScheduler))
+    args = _mapping(f"{key}.args", config.get("args"))
+    if "lr_lambda" in args:
+        args["lr_lambda"] = _factor(f"{key}.args.lr_lambda", args["lr_lambda"])
+    scheduler: lr_scheduler.LRScheduler = _call(f"{key}.args", make, optimizer, args)
+    return scheduler
 
 
-def _composed(name: str, config: Mapping[str, Any], optimizer: Optimizer) -> lr_scheduler.LRScheduler:
-    parts = [_scheduler(part, optimizer) for part in config.get("schedulers", ())]
+def _composed(
+    name: str, config: Mapping[str, Any], optimizer: Optimizer, key: str
+) -> lr_scheduler.LRScheduler:
+    given, milestones = config.get("schedulers") or [], config.get("milestones") or []
+    if not isinstance(given, list | tuple) or not all(isinstance(part, Mapping) for part in given):
+        raise ConfigError(f"{key}.schedulers", given, "a list of schedulers, each {name, args}")
+    if any(part.get("name") == "ReduceLROnPlateau" for part in given):
+        raise ConfigError(
+            f"{key}.schedulers", given, "schedulers that only count; ReduceLROnPlateau stands alone"
+        )
+    keys = [f"{key}.schedulers[{i}]" for i in range(len(given))]
+    blocks = [_checked(part, one, SCHEDULER_KEYS) for part, one in zip(given, keys, strict=True)]
+    parts = [_scheduler(part, optimizer, one) for part, one in zip(blocks, keys, strict=True)]
     try:
         if name == "SequentialLR":
-            return lr_scheduler.SequentialLR(optimizer, parts, milestones=list(config.get("milestones", ())))
+            return lr_scheduler.SequentialLR(optimizer, parts, milestones=list(milestones))
         return lr_scheduler.ChainedScheduler(parts, optimizer=optimizer)
-    except (TypeError, ValueError, IndexError) as err:
-        raise ConfigError("system.scheduler", config, f"schedulers that {name} accepts ({err})") from err
+    except _REFUSALS as err:
+        raise ConfigError(key, config, f"schedulers that {name} accepts ({err})") from err
 
 
-def _find_class(kind: str, module: Any, name: str, base: type) -> Any:
-    found = getattr(module, name, None) if name else None
-    if isinstance(found, type) and issubclass(found, base):
-        return found
-    known = sorted(
-        key
-        for key, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, base) and value is not base and key[0] != "_"
+def _monitored(config: Mapping[str, Any], scheduler: lr_scheduler.LRScheduler) -> dict[str, Any]:
+    if not isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
+        return {}
+    monitor = config.get("monitor")
+    if not isinstance(monitor, str) or not monitor:
+        raise ConfigError("system.scheduler.monitor", monitor, "a logged number, such as train/loss")
+    return {"monitor": monitor, "strict": bool(config.get("strict", True))}
+
+
+def _factor(key: str, value: Any) -> Any:
+    """A schedule as the function of the step that torch's lambda schedulers call."""
+    schedule = Schedule.parse(value, key=key)
+    return lambda step: schedule.at(step=step)
+
+
+# both -------------------------------------------------------------------------------------------------------
+
+
+def _checked(config: Mapping[str, Any], key: str, known: tuple[str, ...]) -> dict[str, Any]:
+    """The plain block; a key that looks like a mistyped one is refused, others are for extensions to read."""
+    block = _mapping(key, plain(config))
+    for name in block:
+        near = difflib.get_close_matches(str(name), known, n=3)
+        if name not in known and near:
+            raise UnknownKeyError(f"{key}.{name}", near, known)
+    return block
+
+
+def _mapping(key: str, value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ConfigError(key, value, "a mapping of names to values")
+    return dict(value)
+
+
+def _class_in(module: Any, name: Any, base: type) -> Any:
+    found = getattr(module, name, None) if isinstance(name, str) and name else None
+    return found if isinstance(found, type) and issubclass(found, base) and found is not base else None
+
+
+def _classes(module: Any, base: type) -> list[str]:
+    return sorted(name for name in vars(module) if name[0] != "_" and _class_in(module, name, base))
+
+
+def _unknown(kind: str, name: Any, known: list[str]) -> UnknownNameError:
+    return UnknownNameError(
+        kind, str(name or ""), difflib.get_close_matches(str(name), known, n=3, cutoff=0.5), known
     )
-    raise UnknownNameError(kind, name, difflib.get_close_matches(name, known, n=3, cutoff=0.5), known)
 
 
 def _call(key: str, make: Any, subject: Any, args: dict[str, Any]) -> Any:
     try:
         return make(subject, **args)
-    except (TypeError, ValueError) as err:
+    except _REFUSALS as err:
         raise ConfigError(key, args, f"arguments that {make.__name__} accepts ({err})") from err

@@ -1,0 +1,47 @@
+"""What the ``training:`` block does to a model before it is trained, and while it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from lightning.pytorch import Callback
+
+from maquette.core.log import get_logger
+from maquette.core.progress import ProgressListener
+from maquette.training.base_system import BaseSystem
+from maquette.training.compiling import compile_modules
+from maquette.training.config import TrainingConfig
+from maquette.training.freezing import Freeze, freeze_for_good
+from maquette.training.gradient_checkpointing import use_gradient_checkpointing
+from maquette.training.initialisation import initialise
+from maquette.training.memory_format import use_channels_last
+from maquette.training.overview import ShowOverview
+from maquette.training.rules import freeze_rules, init_rules
+from maquette.training.run_folder import RunFolder
+
+log = get_logger(__name__)
+
+
+def prepare(system: BaseSystem, training: TrainingConfig) -> None:
+    """Initialise, freeze, lay out and compile, in this order; before optimizers are made.
+
+    Raises:
+        ConfigError: a path or pattern of the block matches nothing.
+    """
+    torch.set_float32_matmul_precision(training.matmul_precision)
+    if training.init and not system.resumed:
+        drawn = initialise(system, init_rules(training.init), system.streams.seed, system.taken)
+        log.info("training.init: %d parameters drawn", len(drawn))
+    freeze_for_good(system, freeze_rules(training.freeze))
+    use_channels_last(system, training.channels_last)
+    compile_modules(system, training.compile, training.compile_mode)
+    use_gradient_checkpointing(system, training.gradient_checkpointing)
+
+
+def craft_callbacks(
+    training: TrainingConfig, listeners: Sequence[ProgressListener], folder: RunFolder
+) -> list[Callback]:
+    """Freezing by the step, and the table at the start."""
+    rules = [rule for rule in freeze_rules(training.freeze) if not rule.for_good]
+    return [*([Freeze(rules)] if rules else []), ShowOverview(listeners, folder)]
