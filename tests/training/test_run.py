@@ -117,8 +117,8 @@ def test_loss_that_is_no_number_ends_the_run(
         return {"loss": self.total_loss()}
 
     monkeypatch.setattr(toy.system, "training_step", training_step)
-    with pytest.raises(CollapseError, match="loss is nan at step 2"):
-        run(toy("training.collapse.every=2", "training.checkpoint_every=2"), "train")
+    with pytest.raises(CollapseError, match="loss is nan at step 1"):
+        run(toy("training.checkpoint_every=2"), "train")
     assert not (tmp_path / "run" / "ckpts" / "last.ckpt").exists()
 
 

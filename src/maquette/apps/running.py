@@ -9,12 +9,20 @@ from typing import Any
 
 from rich.console import Console
 
+from maquette.apps.debugger import debugger
 from maquette.apps.errors import INTERRUPTED
 from maquette.apps.progress_bar import ProgressBar
 from maquette.core.config import ExperimentConfig, load_config, recipe_path
 from maquette.core.errors import UserError
 from maquette.core.log import setup_logging
 from maquette.core.registry import load_extension
+
+INSTRUMENTS = {
+    "profile": "PyTorch's profiler over a few steps: trace.json for a viewer, profile.txt",
+    "memory-snapshot": "memory over a few steps: memory.html; memory.pickle on a GPU",
+    "detect-anomaly": "find the function whose derivative is no number: anomaly.txt (slow)",
+    "sync-audit": "which lines read numbers back from the device, in ten steps: sync.txt",
+}
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +33,12 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         "--extension", action="append", default=[], metavar="PATH", help="load your own modules"
     )
     parser.add_argument("--verbose", action="store_true", help="show what the libraries say, and tracebacks")
+    instruments = parser.add_argument_group(
+        "instruments", "of this run only; their files are in RUN/profiling, its result stays the same"
+    )
+    for name, text in INSTRUMENTS.items():
+        instruments.add_argument(f"--{name}", action="store_true", help=text)
+    instruments.add_argument("--debug", action="store_true", help="open the debugger where the run breaks")
 
 
 def load(
@@ -64,10 +78,12 @@ def execute(
     if args.overwrite and args.out is None:
         raise UserError("--overwrite needs --out DIR.")
     console = Console(stderr=True)
-    with ProgressBar(console) as bar:
+    with debugger(getattr(args, "debug", False)), ProgressBar(console) as bar:
         setup_logging(args.verbose, bar.log_handler())
+        from maquette.training.profiling.tools import Tools
         from maquette.training.run import run
 
+        flags = {name.replace("-", "_") for name in INSTRUMENTS}
         result = run(
             cfg,
             mode,
@@ -76,6 +92,7 @@ def execute(
             raw=None if raw is None else recipe_path(raw),
             overwrite=args.overwrite,
             verbose=args.verbose,
+            tools=Tools(**{flag: getattr(args, flag, False) for flag in flags}),
         )
     _summarise(result, Console(highlight=False, soft_wrap=True))
     return INTERRUPTED if result.interrupted else 0
@@ -83,7 +100,7 @@ def execute(
 
 def _summarise(result: Any, console: Console) -> None:
     minutes, seconds = divmod(round(result.total_seconds), 60)
-    state = "Stopped" if result.interrupted else "Done"
+    state = {"done": "Done", "interrupted": "Stopped"}.get(result.status, "Out of time")
     facts = f"step {result.global_step}, {minutes} min {seconds:02d} s, {result.peak_memory_gb:.1f} GB"
     console.print(f"[bold]{state}[/]: {facts}")
     for path in result.files:

@@ -28,7 +28,8 @@ class DreamFusion(BaseLift3DSystem):
 
     def forward(self, batch: Any) -> Any:
         """Render the views of a batch."""
-        return self.renderer(**batch)
+        with self.timed("render"):
+            return self.renderer(**batch)
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """The weighted sum of the guidance's losses and the priors."""
@@ -48,12 +49,13 @@ class DreamFusion(BaseLift3DSystem):
         Raises:
             ConfigError: the recipe has no weight for a loss of the guidance.
         """
-        guided = self.guidance(self.guidance_input(out), self.prompt_utils, **batch, rgb_as_latents=False)
+        with self.timed("guidance"):
+            guided = self.guidance(self.guidance_input(out), self.prompt_utils, **batch, rgb_as_latents=False)
         for name, value in guided.items():
             if name.startswith("loss_"):
                 self.set_loss(name.removeprefix("loss_"), value)
             elif isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1):
-                self.log(f"train/{name}", float(value))
+                self.log(f"train/{name}", value.detach() if isinstance(value, Tensor) else value)
 
     def set_shape_losses(self, out: Any) -> None:
         """Add every prior of `shape_losses` whose weight is above zero at this step.

@@ -21,20 +21,25 @@ from maquette.core.structured import parse_structured
 from maquette.io.data import write_json
 from maquette.training.base_system import BaseSystem
 from maquette.training.callbacks.checkpoint import LastCheckpoint
-from maquette.training.callbacks.collapse import FiniteLoss
+from maquette.training.callbacks.collapse import last_loss
 from maquette.training.callbacks.interrupt import Interrupt
-from maquette.training.callbacks.progress import Progress
+from maquette.training.callbacks.standard import standard_callbacks
 from maquette.training.callbacks.step_frame import StepFrame
+from maquette.training.callbacks.step_log import step_seconds
+from maquette.training.callbacks.time_budget import out_of_time
 from maquette.training.config import TrainingConfig
+from maquette.training.craft import craft_callbacks, prepare
 from maquette.training.ema import EMA
 from maquette.training.failures import named_failures
+from maquette.training.loggers import make_loggers
 from maquette.training.machine import machine, versions
 from maquette.training.optimizers import plain
 from maquette.training.phases import Phases
+from maquette.training.profiling.tools import NO_TOOLS, Tools
 from maquette.training.result import RunResult
 from maquette.training.resuming import say_changes
 from maquette.training.run_folder import RunFolder, nothing_left_behind
-from maquette.training.trainer import make_loggers, make_trainer, quiet, rate_monitor, recipe_checkpoints
+from maquette.training.trainer import make_trainer, quiet, recipe_checkpoints
 from maquette.training.weights import check_fits, run_checkpoint
 
 log = get_logger(__name__)
@@ -54,14 +59,16 @@ def run_job(
     verbose: bool = False,
     always_export: bool = False,
     again: bool = False,
+    tools: Tools = NO_TOOLS,
 ) -> RunResult:
     """Carry out one recipe; see :func:`maquette.training.run.run`.
 
     Args:
         again: the folder holds this run, which has no checkpoint yet: it begins anew.
         always_export: export what an interrupted run has, also where ``training.finish`` lists no export.
+        tools: instruments of this run.
     """
-    job = _Job(cfg, mode, listeners, resume, overwrite, always_export, again)
+    job = _Job(cfg, mode, listeners, resume, overwrite, always_export, again, tools)
     with (
         named_failures(job.folder),
         nothing_left_behind(job.folder),
@@ -86,6 +93,7 @@ class _Job:
         overwrite: bool,
         always_export: bool,
         again: bool,
+        tools: Tools,
     ) -> None:
         self.cfg = cfg
         self.mode = mode
@@ -94,11 +102,11 @@ class _Job:
         self.overwrite = overwrite
         self.always_export = always_export
         self.again = again
+        self.tools = tools
         self.training = training_config(cfg)
         self.folder = RunFolder(Path(cfg.trial_dir))
         self.phases = Phases(listeners)
         self.interrupt = Interrupt()
-        self.finite_loss = FiniteLoss(self.training.collapse.every)
         self.checkpoint: dict[str, Any] = {}
         self.files: list[Path] = []
 
@@ -118,20 +126,22 @@ class _Job:
         self.system.engine = self.training
         if self.resume is not None:
             check_fits(self.system, self.checkpoint["state_dict"], self.resume)
+        if self.mode == "train":
+            prepare(self.system, self.training)
         self._open_folder(raw)
         self.trainer = self._make_trainer()
 
     def train(self) -> None:
         """Optimise, then test and export as the recipe says; an interrupted run is only exported."""
         self.checkpoint = {}  # the Trainer reads the file itself
-        with self.phases.phase("optimising", announce=False):
+        with self.phases.phase("optimising", announce=False), self.tools.around(self.folder):
             self.trainer.fit(
                 self.system, datamodule=self.data, ckpt_path=_text(self.resume), weights_only=True
             )
         if "test" in self.training.finish and not self.interrupt.requested and self._does("test_step"):
             with self.phases.phase("rendering"):
                 self.trainer.test(self.system, datamodule=self.data, verbose=False)
-        stopped = self.interrupt.requested and self.always_export
+        stopped = (self.interrupt.requested and self.always_export) or out_of_time(self.trainer.callbacks)
         if ("export" in self.training.finish or stopped) and self._does("predict_step"):
             self._export()
 
@@ -156,11 +166,12 @@ class _Job:
         result = RunResult(
             trial_dir=self.folder.root,
             global_step=self.system.true_global_step,
-            last_loss=self.finite_loss.last_loss,
+            last_loss=last_loss(self.trainer.callbacks),
             seconds={name: round(value, 2) for name, value in self.phases.seconds.items()},
             peak_memory_gb=round(peak_memory(), 3),
             files=self.files,
             interrupted=self.interrupt.requested,
+            out_of_time=out_of_time(self.trainer.callbacks),
         )
         name = "run.json" if self.mode == "train" else f"run-{self.mode}.json"
         write_json(self.folder.root / name, self._record(result))
@@ -202,16 +213,16 @@ class _Job:
         if self.mode != "train":
             callbacks = [StepFrame(self.cfg.seed), self.interrupt, *self._average()]
             return make_trainer(settings, self.training, self.folder, callbacks, [])
-        loggers = [*make_loggers(self.training.loggers, self.folder), *self.system.get_loggers()]
+        loggers = [*make_loggers(self.training, self.folder, self.cfg), *self.system.get_loggers()]
         callbacks = [
             StepFrame(self.cfg.seed),
             self.interrupt,
             *self._average(),
-            *([self.finite_loss] if self.training.collapse.enabled else []),
-            Progress(self.listeners),
-            *rate_monitor(loggers),
+            *craft_callbacks(self.training, self.listeners, self.folder),
+            *standard_callbacks(self.training, self.folder, self.listeners, loggers, self.cfg),
             *recipe_checkpoints(plain(self.cfg.checkpoint), self.folder),
             LastCheckpoint(self.folder.ckpts, self.training.checkpoint_every),
+            *self.tools.callbacks(self.folder),
         ]
         return make_trainer(settings, self.training, self.folder, callbacks, loggers)
 
@@ -231,12 +242,13 @@ class _Job:
         return {
             "name": self.cfg.name,
             "mode": self.mode,
-            "status": "interrupted" if result.interrupted else "done",
+            "status": result.status,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "seed": self.cfg.seed,
             "global_step": result.global_step,
             "last_loss": result.last_loss if result.last_loss == result.last_loss else None,
             "seconds": result.seconds,
+            "step_seconds": step_seconds(self.trainer.callbacks),
             "peak_memory_gb": result.peak_memory_gb,
             "files": [path.name for path in result.files],
             "machine": machine(),

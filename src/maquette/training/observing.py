@@ -24,12 +24,12 @@ class WandbConfig:
     """Its name there; the name and tag of the recipe if it is not given."""
 
     offline: bool = True
-    """Write to ``wandb/`` of the run folder only; ``wandb sync`` sends it later."""
+    """Write to ``wandb_logs/`` of the run folder only; ``wandb sync`` sends it later."""
 
 
 @dataclass(kw_only=True)
 class LoggingConfig:
-    """What is logged besides losses, their weights and learning rates (each ``trainer.log_every_n_steps``)."""
+    """What is logged besides losses, their weights and learning rates (``trainer.log_every_n_steps``)."""
 
     histograms: list[str] = field(default_factory=list)
     """Which distributions: ``weights``, ``gradients``, ``activations``; TensorBoard shows them."""

@@ -24,6 +24,13 @@ class RunResult:
     """Results at the top of the run folder."""
     interrupted: bool = False
     """Whether Ctrl-C ended it early."""
+    out_of_time: bool = False
+    """Whether the time budget ended it early."""
+
+    @property
+    def status(self) -> str:
+        """``done``, ``interrupted``, or ``out of time``; the last two can be resumed."""
+        return "interrupted" if self.interrupted else "out of time" if self.out_of_time else "done"
 
     @property
     def total_seconds(self) -> float:

@@ -9,6 +9,7 @@ from maquette.core.config import ExperimentConfig
 from maquette.core.errors import MissingFileError, UserError
 from maquette.core.progress import ProgressListener
 from maquette.training.job import MODES, Mode, run_job
+from maquette.training.profiling.tools import NO_TOOLS, Tools
 from maquette.training.result import RunResult
 from maquette.training.resuming import resumed_checkpoint
 from maquette.training.run_folder import RunFolder
@@ -26,6 +27,7 @@ def run(
     raw: str | Path | None = None,
     overwrite: bool = False,
     verbose: bool = False,
+    tools: Tools = NO_TOOLS,
 ) -> RunResult:
     """Carry out ``cfg``, stage by stage where it has stages; training is followed by what ``training.finish``
     lists.
@@ -40,6 +42,7 @@ def run(
         raw: the recipe file as it was given, kept in ``configs/raw.yaml``.
         overwrite: remove the run that is in the folder already; without it a folder in use is refused.
         verbose: let the libraries talk.
+        tools: instruments of this run, such as a profiler; they do not change its result.
 
     Raises:
         UserError: something in the config cannot be; no folder is left behind.
@@ -56,6 +59,7 @@ def run(
             raw=raw,
             overwrite=overwrite,
             verbose=verbose,
+            tools=tools,
         )
     checkpoint = None if path is None else resumed_checkpoint(path, training=mode == "train")
     return run_job(
@@ -67,6 +71,7 @@ def run(
         raw=raw,
         overwrite=overwrite,
         verbose=verbose,
+        tools=tools,
     )
 
 

@@ -23,6 +23,7 @@ from maquette.training.failures import named_failures
 from maquette.training.job import Mode, run_job, training_config
 from maquette.training.machine import machine, versions
 from maquette.training.optimizers import plain
+from maquette.training.profiling.tools import NO_TOOLS, Tools
 from maquette.training.result import RunResult
 from maquette.training.resuming import check_finished, newest_checkpoint
 from maquette.training.run_folder import RunFolder, nothing_left_behind
@@ -71,6 +72,7 @@ def run_stages(
     raw: str | Path | None = None,
     overwrite: bool = False,
     verbose: bool = False,
+    tools: Tools = NO_TOOLS,
 ) -> RunResult:
     """Carry out every stage of ``cfg`` in ``RUN/stages``; what the last one leaves stands at the top of RUN.
 
@@ -82,6 +84,7 @@ def run_stages(
         raw: the recipe file as it was given.
         overwrite: remove the run that is in the folder already.
         verbose: let the libraries talk.
+        tools: instruments of every stage.
 
     Raises:
         UserError: something in the config of any stage cannot be; no folder is left behind.
@@ -98,7 +101,7 @@ def run_stages(
             remove_leftovers(folder.root)
         _open(cfg, folder, raw, clear=overwrite and not resume)
         for stage in stages:
-            if not stage.is_done() and _train(stage, stages, listeners, verbose).interrupted:
+            if not stage.is_done() and _train(stage, stages, listeners, verbose, tools).status != "done":
                 break
         return _conclude(cfg, stages, folder)
 
@@ -139,7 +142,11 @@ def _open(cfg: ExperimentConfig, folder: RunFolder, raw: str | Path | None, clea
 
 
 def _train(
-    stage: Stage, stages: Sequence[Stage], listeners: Sequence[ProgressListener], verbose: bool
+    stage: Stage,
+    stages: Sequence[Stage],
+    listeners: Sequence[ProgressListener],
+    verbose: bool,
+    tools: Tools,
 ) -> RunResult:
     """Begin a stage, or go on with it where its checkpoint is."""
     for later in stages[stage.index + 1 :]:
@@ -153,6 +160,7 @@ def _train(
             overwrite=True,
             verbose=verbose,
             always_export=True,
+            tools=tools,
         )
     gc.collect()  # a system and its Trainer refer to each other
     release_memory()
@@ -193,7 +201,8 @@ def _conclude(cfg: ExperimentConfig, stages: Sequence[Stage], folder: RunFolder)
         },
         peak_memory_gb=max(record["peak_memory_gb"] for record in records.values()),
         files=_at_the_top(folder, [newest.folder.root / name for name in last["files"]]),
-        interrupted=any(record["status"] != "done" for record in records.values()),
+        interrupted=any(record["status"] == "interrupted" for record in records.values()),
+        out_of_time=any(record["status"] == "out of time" for record in records.values()),
     )
     write_json(folder.root / "run.json", _record(cfg, result, records))
     return result
@@ -204,7 +213,7 @@ def _record(cfg: ExperimentConfig, result: RunResult, records: dict[str, dict[st
     return {
         "name": cfg.name,
         "mode": "train",
-        "status": "interrupted" if result.interrupted else "done",
+        "status": result.status,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": cfg.seed,
         "global_step": result.global_step,

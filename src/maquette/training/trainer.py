@@ -10,17 +10,18 @@ from contextlib import contextmanager
 from typing import Any, get_type_hints
 
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from maquette.core.device import current_device, is_gpu, trainer_accelerator
+from maquette.core.device import trainer_accelerator
 from maquette.core.errors import ConfigError, UnknownKeyError
 from maquette.core.log import get_logger, set_library_verbosity
 from maquette.core.structured import type_name
 from maquette.core.typecheck import accepts
 from maquette.training.callbacks.checkpoint import WholeCheckpoints
 from maquette.training.config import TrainingConfig
+from maquette.training.precision import precision_settings
 from maquette.training.run_folder import RunFolder
 
 log = get_logger(__name__)
@@ -65,7 +66,8 @@ def make_trainer(
         ConfigError: the key belongs to the engine, or the Trainer refuses its value.
     """
     settings = check_trainer(config)
-    settings["precision"] = _precision(settings.get("precision", 32))
+    precision = precision_settings(settings.get("precision"), training)
+    settings["precision"] = precision["precision"]
     settings.setdefault("devices", 1)
     fixed = {
         "accelerator": trainer_accelerator(),
@@ -73,7 +75,7 @@ def make_trainer(
         "logger": list(loggers) or False,
         "default_root_dir": folder.root,
         "deterministic": training.deterministic,
-        "plugins": _plugins(settings.get("plugins")),
+        "plugins": [*_plugins(settings.get("plugins")), *precision.get("plugins", ())],
         **dict.fromkeys(FIXED, False),
     }
     try:
@@ -83,6 +85,7 @@ def make_trainer(
 
 
 def _plugins(given: Any) -> list[Any]:
+    """Those of the recipe, and the engine's way to write checkpoints."""
     return [*(given if isinstance(given, list | tuple) else [given] if given else []), WholeCheckpoints()]
 
 
@@ -108,15 +111,6 @@ def check_trainer(config: Mapping[str, Any]) -> dict[str, Any]:
     return dict(config)
 
 
-def make_loggers(names: Sequence[str], folder: RunFolder) -> list[Logger]:
-    """The scalar logs of a run; the first one is the one a module calls its logger."""
-    makers = {
-        "tensorboard": lambda: TensorBoardLogger(folder.root, name="tb_logs"),
-        "csv": lambda: CSVLogger(folder.root, name="csv_logs"),
-    }
-    return [makers[name]() for name in makers if name in names]
-
-
 def recipe_checkpoints(config: Mapping[str, Any], folder: RunFolder) -> list[Callback]:
     """The ``checkpoint:`` block of a recipe; ``last.ckpt`` is left to the engine, which writes it more often.
 
@@ -130,11 +124,6 @@ def recipe_checkpoints(config: Mapping[str, Any], folder: RunFolder) -> list[Cal
         return [ModelCheckpoint(dirpath=folder.ckpts, **settings)]
     except (TypeError, ValueError, MisconfigurationException) as err:
         raise ConfigError("checkpoint", dict(config), f"arguments of ModelCheckpoint ({err})") from err
-
-
-def rate_monitor(loggers: Sequence[Logger]) -> list[Callback]:
-    """Log the learning rate, if there is a log."""
-    return [LearningRateMonitor(logging_interval="step")] if loggers else []
 
 
 @contextmanager
@@ -153,11 +142,3 @@ def quiet(verbose: bool = False) -> Iterator[None]:
         finally:
             for name, level in levels.items():
                 logging.getLogger(name).setLevel(level)
-
-
-def _precision(wanted: Any) -> Any:
-    """Full precision on the CPU, where half is slower and the Trainer would take another kind of it."""
-    if is_gpu(current_device()) or str(wanted) in ("32", "32-true", "64", "64-true"):
-        return wanted
-    log.info("trainer.precision is 32 on the CPU (the recipe asks for %s)", wanted)
-    return 32

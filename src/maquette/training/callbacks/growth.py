@@ -30,8 +30,8 @@ class GrowthWatch(Callback):
     """Counts the living tensors that no module and no optimizer owns, and warns once when there are more and
     more of them: which kind, who holds them, which lines make them.
 
-    A look visits every object of the process; however often it is asked for, it takes at most ``share`` of the
-    time.
+    A look visits every object of the process; however often it is asked for, it takes at most ``share`` of
+    the time.
     """
 
     share = 0.01
@@ -123,6 +123,8 @@ class GrowthWatch(Callback):
             text.append(f"  {number} more of {kind}" + (f", held by {held}" if held else ""))
         text += [f"  made at {line} ({number} a step)" for line, number in lines.most_common(SHOWN)]
         if any(kind.graph for kind in suspects):
-            text.append("  Hint: a graph is kept with all that its backward pass needs: .detach() what is kept")
+            text.append(
+                "  Hint: a graph is kept with all that its backward pass needs: .detach() what is kept"
+            )
         self.warning = "\n".join(text)
         log.warning(self.warning)

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from maquette.training.observing import LoggingConfig
 from maquette.training.loggers.tensorboard import TensorBoard
+from maquette.training.observing import LoggingConfig
 
 
 class Histograms(Callback):

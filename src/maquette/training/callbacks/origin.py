@@ -73,7 +73,9 @@ def loss_of(outputs: Any) -> Tensor:
 
 def called_from(messages: list[str]) -> str | None:
     """The innermost line, outside of torch, of the forward pass that autograd's warning shows."""
-    calls = [match for text in messages if "Traceback of forward call" in text for match in CALL.finditer(text)]
+    calls = [
+        match for text in messages if "Traceback of forward call" in text for match in CALL.finditer(text)
+    ]
     own = [one for one in calls if "site-packages" not in one["file"]]
     return f"{own[-1]['file']}:{own[-1]['line']} in {own[-1]['name']}" if own else None
 

@@ -11,13 +11,13 @@ from lightning.pytorch.loggers import Logger
 from maquette.core.config import ExperimentConfig
 from maquette.core.progress import ProgressListener
 from maquette.training.callbacks.collapse import CollapseWatch
-from maquette.training.observing import seconds_of
 from maquette.training.callbacks.growth import GrowthWatch
 from maquette.training.callbacks.histograms import Histograms
 from maquette.training.callbacks.progress import Progress
 from maquette.training.callbacks.step_log import StepLog
 from maquette.training.callbacks.time_budget import TimeBudget
 from maquette.training.config import TrainingConfig
+from maquette.training.observing import seconds_of
 from maquette.training.run_folder import RunFolder
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -15,7 +15,7 @@ from maquette.training.profiling.sections import SectionProfiler, Sections
 
 
 class StepLog(Callback):
-    """Logs ``speed/steps_per_second``, ``time_ms/PART`` (means a step) and ``memory_gb/...`` with the scalars.
+    """Logs ``speed/steps_per_second``, ``time_ms/PART`` (means a step) and ``memory_gb/...`` with the losses.
 
     The first step, which compiles kernels, is left out. A Trainer that was given a profiler of its own keeps
     it; then only the parts that the system marks are known.
@@ -91,3 +91,12 @@ class StepLog(Callback):
         if self._sections is not None and self._sections.running:
             self._sections.stop()
             self._add(self._sections.take())
+
+
+def step_seconds(callbacks: Iterable[Callback]) -> dict[str, float]:
+    """Mean seconds a step, by part, largest first; without the first step."""
+    for one in callbacks:
+        if isinstance(one, StepLog) and one.steps > 0:
+            parts = sorted(one.totals.items(), key=lambda part: -part[1])
+            return {name: round(value / one.steps, 6) for name, value in parts}
+    return {}

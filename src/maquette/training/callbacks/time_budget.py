@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -60,3 +61,8 @@ class TimeBudget(Callback):
 
     def _elapsed(self) -> float:
         return 0.0 if self._begin is None else time.monotonic() - self._begin
+
+
+def out_of_time(callbacks: Iterable[Callback]) -> bool:
+    """Whether the budget ended the optimisation."""
+    return any(one.reached for one in callbacks if isinstance(one, TimeBudget))

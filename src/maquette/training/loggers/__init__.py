@@ -32,10 +32,11 @@ def _wandb(training: TrainingConfig, folder: RunFolder, cfg: ExperimentConfig) -
     from lightning.pytorch.loggers import WandbLogger
 
     settings = training.logging.wandb
-    folder.create()
+    target = folder.root / "wandb_logs"
+    target.mkdir(parents=True, exist_ok=True)
     return WandbLogger(
         project=settings.project,
         name=settings.name or f"{cfg.name}-{cfg.tag}".rstrip("-"),
-        save_dir=folder.root,
+        save_dir=target,
         offline=settings.offline,
     )

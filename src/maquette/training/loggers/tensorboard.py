@@ -63,7 +63,7 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def log_mesh(self, name: str, mesh: Mesh, step: int | None) -> None:
-        """A mesh that can be turned; without vertex colours it is grey. y is up, as everywhere in three.js."""
+        """A mesh that can be turned; without vertex colours it is grey. y is up, as in three.js."""
         x, y, z = mesh.vertices.detach().float().cpu().unbind(-1)
         vertices = torch.stack([y, z, x], dim=-1)
         colors = mesh.vertex_colors

@@ -1,4 +1,4 @@
-"""The memory of some steps as a page that any browser shows: a curve, and what was alive at its highest point."""
+"""The memory of some steps as a page for a browser: a curve, and what was alive at its highest point."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _curve(found: Sequence[Allocation], peak: float) -> str:
     stride = max(1, len(points) // POINTS)
     kept = [max(points[i : i + stride], key=lambda one: one[1]) for i in range(0, len(points), stride)]
     begin, end = points[0][0], max(points[-1][0], points[0][0] + 1)
-    lowest, highest = min(0, min(y for _, y in kept)), max(1, *(y for _, y in kept))
+    lowest, highest = min(0, *(y for _, y in kept)), max(1, *(y for _, y in kept))
 
     def x(time: float) -> float:
         return (time - begin) / (end - begin) * WIDTH
@@ -109,7 +109,7 @@ def _curve(found: Sequence[Allocation], peak: float) -> str:
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}">'
         f'<polyline points="{line}" fill="none" stroke="#2f6fb0"/>'
-        f'<line x1="{x(peak):.1f}" x2="{x(peak):.1f}" y1="0" y2="{HEIGHT}" stroke="#c33" stroke-dasharray="3"/>'
+        f'<line x1="{x(peak):.1f}" x2="{x(peak):.1f}" y2="{HEIGHT}" stroke="#c33" stroke-dasharray="3"/>'
         f"</svg><p>{(end - begin) / 1e3:.1f} ms; {highest / 2**20:.1f} MiB above the beginning at most</p>"
     )
 

@@ -16,8 +16,10 @@ ENGINE = "engine"
 """What is left of a step when all other parts are taken away."""
 
 VALIDATION = "validation"
-PARTS = ("data", "update", "render", "guidance", "forward", "backward", "optimiser", "callbacks", "checkpoint",
-         VALIDATION, ENGINE)  # fmt: skip
+PARTS = (
+    "data", "update", "render", "guidance", "forward", "backward", "optimiser", "callbacks", "checkpoint",
+    VALIDATION, ENGINE,
+)  # fmt: skip
 """All parts, in the order in which they are shown."""
 
 HOOKS = {

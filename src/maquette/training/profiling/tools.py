@@ -49,5 +49,7 @@ class Tools:
             yield
 
 
+NO_TOOLS = Tools()
+
 FOLDER = "profiling"
 """Where the files are, in the run folder."""
