@@ -1,11 +1,12 @@
 import math
+import sys
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from maquette.core.errors import ConfigError, UnknownNameError
+from maquette.core.errors import ConfigError, MissingBackendError, UnknownNameError
 from maquette.training.optimizers import parse_optimizer, parse_scheduler
 
 
@@ -98,3 +99,124 @@ def test_chained_scheduler(model: nn.Module) -> None:
     parts = [{"name": "ExponentialLR", "args": {"gamma": gamma}} for gamma in (0.5, 0.1)]
     seen = rates(model, {"name": "ChainedScheduler", "schedulers": parts}, 3)
     assert all(math.isclose(rate, 0.05**n) for n, rate in enumerate(seen))
+
+
+def test_plateau_watches_a_logged_number(model: nn.Module) -> None:
+    optimizer = parse_optimizer({"name": "SGD", "args": {"lr": 1.0}}, model)
+    config = {"name": "ReduceLROnPlateau", "interval": "step", "frequency": 5, "args": {"factor": 0.5}}
+    parsed = parse_scheduler({**config, "monitor": "train/loss"}, optimizer)
+    assert (parsed["monitor"], parsed["frequency"], parsed["strict"]) == ("train/loss", 5, True)
+    with pytest.raises(ConfigError, match="a logged number"):
+        parse_scheduler(config, optimizer)
+    with pytest.raises(ConfigError, match="stands alone"):
+        parse_scheduler({"name": "ChainedScheduler", "schedulers": [config]}, optimizer)
+
+
+def test_factor_of_the_rate_is_a_schedule(model: nn.Module) -> None:
+    config = {"name": "LambdaLR", "interval": "step", "args": {"lr_lambda": [1, 1.0, 0.5, 3]}}
+    assert rates(model, config, 5) == [1.0, 1.0, 0.75, 0.5, 0.5]
+
+
+def test_sequences_and_chains_may_be_nested_in_a_sequence(model: nn.Module) -> None:
+    parts = [{"name": "ExponentialLR", "args": {"gamma": gamma}} for gamma in (0.5, 0.1)]
+    warm = {"name": "LinearLR", "args": {"start_factor": 0.5, "total_iters": 2}}
+    later = {"name": "ChainedScheduler", "schedulers": [warm, parts[0]]}
+    inner = {"name": "SequentialLR", "milestones": [2], "schedulers": parts}
+    config = {"name": "SequentialLR", "milestones": [1, 4], "schedulers": [warm, inner, later]}
+    seen = rates(model, config, 8)
+    assert seen == pytest.approx([0.5, 1.0, 0.5, 1.0, 0.5, 0.375, 0.25, 0.125])
+    optimizer = parse_optimizer({"name": "SGD", "args": {"lr": 1.0}}, model)
+    first, second = (parse_scheduler(config, optimizer)["scheduler"] for _ in range(2))
+    for _ in range(5):
+        first.step()
+    second.load_state_dict(first.state_dict())
+    second.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(seen[6])
+
+
+def test_schedulers_may_be_nested(model: nn.Module) -> None:
+    warm = {"name": "LinearLR", "args": {"start_factor": 0.5, "total_iters": 2}}
+    decays = [{"name": "ExponentialLR", "args": {"gamma": gamma}} for gamma in (0.5, 0.2)]
+    config = {
+        "name": "SequentialLR",
+        "milestones": [2],
+        "schedulers": [warm, {"name": "ChainedScheduler", "schedulers": decays}],
+    }
+    assert rates(model, config, 5) == pytest.approx([0.5, 0.75, 1.0, 0.1, 0.01])
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        ({"name": "StepLR", "args": {"step_size": 0}}, "division|modulo"),
+        ({"name": "StepLR", "intervall": "step"}, "did you mean system.scheduler.interval"),
+        ({"name": "StepLR", "args": 3}, "a mapping"),
+        ({"name": "StepLR", "frequency": 0}, "an integer >= 1"),
+        ({"name": "SequentialLR", "schedulers": [3]}, "a list of schedulers"),
+        ({"name": "LambdaLR", "args": {"lr_lambda": "half"}}, "a number, or a list"),
+    ],
+)
+def test_wrong_schedulers(model: nn.Module, config: dict, text: str) -> None:
+    optimizer = parse_optimizer({"name": "SGD", "args": {"lr": 1.0}}, model)
+    with pytest.raises(ConfigError, match=text):
+        parse_scheduler(config, optimizer)
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        ({"name": "Adam", "parms": {"geometry": {}}}, "did you mean system.optimizer.params"),
+        ({"name": "Adam", "params": {"geometry": {"lrr": 0.1}}}, r"params\.geometry\.lr\?"),
+        ({"name": "Adam", "args": [0.1]}, "a mapping"),
+        ({"name": "Adam", "args": {"lr": "fast"}}, "arguments that Adam accepts"),
+    ],
+)
+def test_mistyped_optimizers_are_refused(model: nn.Module, config: dict, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        parse_optimizer(config, model)
+
+
+def test_keys_that_extensions_read_are_let_through(model: nn.Module) -> None:
+    config = {"name": "Adam", "args": {"lr": 0.1}, "optimizer_dis": {"name": "Adam"}}
+    assert type(parse_optimizer(config, model)) is torch.optim.Adam
+
+
+def test_names_of_other_packages(model: nn.Module) -> None:
+    fused = parse_optimizer({"name": "FusedAdam", "args": {"lr": 0.1}}, model)
+    assert type(fused) is torch.optim.AdamW and fused.defaults["weight_decay"] == 0.0
+    assert fused.defaults["fused"] is False
+
+
+def test_absent_package_is_named(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
+    with pytest.raises(MissingBackendError, match=r"maquette\[optim\]"):
+        parse_optimizer({"name": "Adan"}, model)
+
+
+def adan(weight: torch.Tensor, gradients: list[torch.Tensor], lr: float, decay: float) -> torch.Tensor:
+    """Algorithm 1 of Xie et al. 2022, "Adan: Adaptive Nesterov Momentum Algorithm", with bias correction."""
+    b1, b2, b3 = 0.02, 0.08, 0.01
+    m = v = n = torch.zeros_like(weight)
+    before = gradients[0]
+    for k, g in enumerate(gradients, 1):
+        m = (1 - b1) * m + b1 * g
+        v = (1 - b2) * v + b2 * (g - before)
+        n = (1 - b3) * n + b3 * (g + (1 - b2) * (g - before)) ** 2
+        step = m / (1 - (1 - b1) ** k) + (1 - b2) * v / (1 - (1 - b2) ** k)
+        weight = (weight - lr * step / ((n / (1 - (1 - b3) ** k)).sqrt() + 1e-8)) / (1 + lr * decay)
+        before = g
+    return weight
+
+
+def test_adan_is_that_of_the_paper() -> None:
+    pytest.importorskip("pytorch_optimizer")
+    model = nn.Linear(3, 1, bias=False)
+    config = {"name": "Adan", "args": {"lr": 0.1, "eps": 1e-8, "weight_decay": 0.2, "foreach": False}}
+    optimizer, start = parse_optimizer(config, model), model.weight.detach().clone()
+    gradients = [torch.tensor([[0.3, -1.0, 2.0]]) * factor for factor in (1.0, -0.5, 0.7, 0.1)]
+    for gradient in gradients:
+        model.weight.grad = gradient.clone()
+        optimizer.step()
+    torch.testing.assert_close(model.weight.detach(), adan(start, gradients, 0.1, 0.2), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ConfigError, match="max_grad_norm"):
+        parse_optimizer({"name": "Adan", "args": {"max_grad_nrm": 5.0}}, model)

@@ -19,6 +19,7 @@ from maquette.core.optional import require
 from maquette.core.schedule import Schedule
 from maquette.training.optimizer_state import keep_to_this_machine
 from maquette.training.parameter_groups import KEY, parameter_groups
+from maquette.training.schedulers import ChainedScheduler, SequentialLR
 
 OPTIMIZER_KEYS = ("name", "args", "params", "weight_decay_on")
 SCHEDULER_KEYS = (
@@ -28,7 +29,7 @@ COMPOSED_SCHEDULERS = ("SequentialLR", "ChainedScheduler")
 SEVERAL_OPTIMIZERS = ("Adan", "AdaBelief", "Lamb", "Lion", "Prodigy", "Ranger", "ScheduleFreeAdamW", "SOAP")
 """Names, of many, that the package pytorch-optimizer has."""
 
-_REFUSALS = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
+_REFUSALS = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, NotImplementedError)
 """What constructors of torch raise at arguments they do not take."""
 
 
@@ -74,6 +75,7 @@ def parse_scheduler(config: Mapping[str, Any], optimizer: Optimizer) -> dict[str
         raise ConfigError("system.scheduler.interval", interval, "one of: epoch, step")
     if isinstance(frequency, bool) or not isinstance(frequency, int) or frequency < 1:
         raise ConfigError("system.scheduler.frequency", frequency, "an integer >= 1")
+    _try_out(config, optimizer)
     scheduler = _scheduler(config, optimizer, "system.scheduler")
     parsed = {"scheduler": scheduler, "interval": interval, "frequency": frequency}
     return parsed | _monitored(config, scheduler)
@@ -140,6 +142,23 @@ def _scheduler(config: Mapping[str, Any], optimizer: Optimizer, key: str) -> lr_
     return scheduler
 
 
+def _try_out(config: Mapping[str, Any], optimizer: Optimizer) -> None:
+    """Take two steps with weights of its own: some arguments are only missed then."""
+    kind = torch.optim.SGD if "momentum" in optimizer.defaults else torch.optim.Adam
+    more = {"momentum": 0.9} if kind is torch.optim.SGD else {}
+    groups = [{"params": [torch.zeros(1)], "lr": float(group["lr"])} for group in optimizer.param_groups]
+    twin = kind(groups, **more)
+    scheduler = _scheduler(config, twin, "system.scheduler")
+    if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
+        return
+    try:
+        for _ in range(2):
+            twin.step()
+            scheduler.step()
+    except _REFUSALS as err:
+        raise ConfigError("system.scheduler", config, f"arguments that it can step with ({err})") from err
+
+
 def _composed(
     name: str, config: Mapping[str, Any], optimizer: Optimizer, key: str
 ) -> lr_scheduler.LRScheduler:
@@ -155,8 +174,8 @@ def _composed(
     parts = [_scheduler(part, optimizer, one) for part, one in zip(blocks, keys, strict=True)]
     try:
         if name == "SequentialLR":
-            return lr_scheduler.SequentialLR(optimizer, parts, milestones=list(milestones))
-        return lr_scheduler.ChainedScheduler(parts, optimizer=optimizer)
+            return SequentialLR(optimizer, parts, milestones=list(milestones))
+        return ChainedScheduler(parts, optimizer=optimizer)
     except _REFUSALS as err:
         raise ConfigError(key, config, f"schedulers that {name} accepts ({err})") from err
 

@@ -17,9 +17,7 @@ DECAYED = ("all", "matrices")
 Group = dict[str, Any]
 
 
-def parameter_groups(
-    model: nn.Module, params: Mapping[str, Any] | None = None, weight_decay_on: str = "all"
-) -> list[Group]:
+def parameter_groups(model: nn.Module, params: Any = None, weight_decay_on: object = "all") -> list[Group]:
     """Groups for an optimizer, each named after its path.
 
     A parameter that several patterns match belongs to the first; a plain dotted path goes before all
@@ -46,29 +44,29 @@ def _all_trainable(model: nn.Module) -> list[Group]:
     return [{"params": {name: one for name, one in model.named_parameters() if one.requires_grad}}]
 
 
-def _given(model: nn.Module, params: Mapping[str, Any]) -> list[Group]:
+def _given(model: nn.Module, params: Any) -> list[Group]:
     """A group for each path, in the order of the recipe."""
     if not isinstance(params, Mapping):
         raise ConfigError(KEY, params, "a mapping of dotted paths to options such as {lr: 0.01}")
     owner: dict[int, str] = {}
     chosen = {}
-    for path in sorted(params, key=is_pattern):
+    for path in sorted(params, key=lambda one: is_pattern(str(one))):
         found = matching(model, path, f"{KEY}.{path}")
         chosen[path] = {name: one for name, one in found.items() if id(one) not in owner}
         _check_claims(path, found, owner)
-        owner |= {id(one): path for one in chosen[path].values()}
-    return [{"params": chosen[path], "name": path, **_options(path, params[path])} for path in params]
+        owner |= {id(one): str(path) for one in chosen[path].values()}
+    return [{"params": chosen[path], "name": str(path), **_options(path, params[path])} for path in params]
 
 
-def _check_claims(path: str, found: Mapping[str, nn.Parameter], owner: Mapping[int, str]) -> None:
+def _check_claims(path: object, found: Mapping[str, nn.Parameter], owner: Mapping[int, str]) -> None:
     """Raise a ConfigError where nothing is left for a pattern, or two plain paths overlap."""
     taken = {name: owner[id(one)] for name, one in found.items() if id(one) in owner}
-    if taken and (not is_pattern(path) or len(taken) == len(found)):
+    if taken and (not is_pattern(str(path)) or len(taken) == len(found)):
         name, other = next(iter(taken.items()))
         raise ConfigError(f"{KEY}.{path}", path, f"parameters of its own: {other} has {name} already")
 
 
-def _options(path: str, given: Any) -> dict[str, Any]:
+def _options(path: object, given: Any) -> dict[str, Any]:
     if given is not None and not isinstance(given, Mapping):
         raise ConfigError(f"{KEY}.{path}", given, "a mapping of options such as {lr: 0.01}")
     options = dict(given or {})

@@ -23,7 +23,7 @@ def is_pattern(path: str) -> bool:
     return path.startswith(REGEX) or any(mark in path for mark in _WILD)
 
 
-def matching(model: nn.Module, path: str, key: str) -> dict[str, nn.Parameter]:
+def matching(model: nn.Module, path: object, key: str) -> dict[str, nn.Parameter]:
     """Parameters by qualified name.
 
     Args:
@@ -48,7 +48,7 @@ def matching(model: nn.Module, path: str, key: str) -> dict[str, nn.Parameter]:
     )
 
 
-def module_at(model: nn.Module, path: str, key: str) -> nn.Module:
+def module_at(model: nn.Module, path: object, key: str) -> nn.Module:
     """The module at a dotted path, also below parts that are no modules themselves.
 
     Raises:
