@@ -69,6 +69,10 @@ BUILTIN_MODULES: dict[str, dict[str, str]] = {
         ),
     },
     "prompt-processor": {
+        "deep-floyd-prompt-processor": (
+            "maquette.models.prompt_processors.deep_floyd:DeepFloydPromptProcessor"
+        ),
+        "dummy-prompt-processor": "maquette.models.prompt_processors.dummy:DummyPromptProcessor",
         "stable-diffusion-prompt-processor": (
             "maquette.models.prompt_processors.stable_diffusion:StableDiffusionPromptProcessor"
         ),

@@ -136,6 +136,13 @@ def is_random(name: str) -> bool:
     return name.partition("?")[0] == RANDOM_TINY
 
 
+def of_family(name: str, kind: str) -> str:
+    """The name of a model; a random one without a family gets this one."""
+    if not is_random(name) or "family=" in name:
+        return name
+    return f"{name}{'&' if '?' in name else '?'}family={kind}"
+
+
 def family(name: str) -> Family:
     """The family of a model, told without its weights.
 

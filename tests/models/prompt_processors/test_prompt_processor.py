@@ -4,6 +4,7 @@ import torch
 from maquette.core.errors import ConfigError
 from maquette.core.registry import find
 from maquette.diffusion.text import encode_prompts
+from maquette.models.prompt_processors import base
 from maquette.models.prompt_processors.prompt_utils import PerpNeg
 from maquette.models.prompt_processors.stable_diffusion import StableDiffusionPromptProcessor
 
@@ -62,6 +63,58 @@ def test_a_library_prompt():
     assert build(prompt="lib:red_mushroom").prompt == "a red mushroom"
 
 
+LONG = "a red car with four round wheels and two bright lamps, standing on a road in the sun, near a wall"
+
+
+@pytest.mark.parametrize("negative", ["", "blurry", LONG])
+def test_a_long_prompt_has_more_tokens_and_so_has_everything_beside_it(negative):
+    utils = build(prompt=LONG, negative_prompt=negative, use_perp_neg=True)()
+    window = rows("").shape[1]
+    found = utils.get_text_embeddings(HEIGHTS, FOUR, torch.ones(4))
+    assert found.shape[:2] == (8, 2 * window)
+    assert utils.get_text_embeddings_perp_neg(HEIGHTS, FOUR)[0].shape[:2] == (16, 2 * window)
+    empty = rows("", "").flatten(0, 1)
+    if negative:
+        torch.testing.assert_close(utils.null.hidden[0], empty)
+    else:
+        torch.testing.assert_close(found[4], empty)
+    if negative == "blurry":
+        torch.testing.assert_close(found[4], rows("blurry", "").flatten(0, 1))
+
+
+def test_a_long_negative_prompt_is_read_whole_too():
+    utils = build(negative_prompt=LONG)()
+    assert utils.uncond.hidden.shape == utils.text.hidden.shape == utils.null.hidden.shape
+    assert not torch.equal(utils.uncond.hidden[:, 77:], utils.null.hidden[:, 77:])
+
+
+def test_debiased_prompts_stand_in_the_words_of_their_views_and_overrides_win(monkeypatch):
+    asked = []
+
+    def ask(model, views):
+        asked.append((model, tuple(views)))
+        likely = torch.tensor([[0.25] * 4, [0.25] * 4, [0.2, 0.1, 0.6, 0.1], [0.25] * 4])
+        return lambda prompts: likely[: len(prompts)]
+
+    monkeypatch.setattr(base, "view_probabilities", ask)
+    processor = build(
+        prompt="a smiling dog",
+        use_prompt_debiasing=True,
+        pretrained_model_name_or_path_prompt_debiasing="some-bert",
+        prompt_overhead="a dog from above",
+        view_dependent_prompt_front=True,
+    )
+    assert processor.prompts_vd == [
+        "side view of a smiling dog",
+        "front view of a smiling dog",
+        "backside view of a dog",
+        "a dog from above",
+    ]
+    assert asked == [("some-bert", ("side", "front", "back", "overhead"))]
+    torch.testing.assert_close(processor().text_vd.hidden[2:3], rows("backside view of a dog"))
+    torch.testing.assert_close(processor().text.hidden, rows("a smiling dog"))
+
+
 def test_two_encoders_have_pooled_text_and_zeros_for_no_text():
     model = f"{TINY}?encoders=2"
     utils = build(pretrained_model_name_or_path=model)()
@@ -116,8 +169,9 @@ def test_perp_neg_of_a_batch_is_that_of_its_cameras():
     ("options", "key"),
     [
         ({"prompt": "  "}, "prompt"),
-        ({"use_prompt_debiasing": True}, "use_prompt_debiasing"),
-        ({"prompt_debiasing_mask_ids": [1]}, "prompt_debiasing_mask_ids"),
+        ({"use_prompt_debiasing": True, "directions": "toyworld"}, "directions"),
+        ({"use_prompt_debiasing": True, "prompt_debiasing_mask_ids": [3]}, "prompt_debiasing_mask_ids"),
+        ({"use_prompt_debiasing": True, "prompt_debiasing_mask_ids": [-1]}, "prompt_debiasing_mask_ids"),
         ({"use_perp_neg": True, "directions": "toyworld"}, "directions"),
         ({"prompt_back": "x", "directions": "toyworld"}, "prompt_back"),
         ({"directions": "sixteen"}, "directions"),

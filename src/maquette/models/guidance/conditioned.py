@@ -10,7 +10,7 @@ from torch import Tensor
 
 from maquette.core.errors import ConfigError
 from maquette.diffusion.denoiser import load_denoiser
-from maquette.diffusion.load import family, is_random
+from maquette.diffusion.load import family, of_family
 from maquette.models.guidance.base import KEY
 from maquette.models.guidance.stable_diffusion import StableDiffusionGuidance
 from maquette.models.guidance.view_text import ViewText
@@ -89,10 +89,3 @@ class ConditionedGuidance(StableDiffusionGuidance):
 
     def _denoise(self, x_t: Tensor, t: Int[Tensor, "N"], text: ConditionedEncoding) -> Tensor:
         raise NotImplementedError
-
-
-def of_family(name: str, kind: str) -> str:
-    """The name of a model; a random one without a family gets this one."""
-    if not is_random(name) or "family=" in name:
-        return name
-    return f"{name}{'&' if '?' in name else '?'}family={kind}"

@@ -12,9 +12,9 @@ from maquette.core.errors import ConfigError
 from maquette.core.registry import register
 from maquette.diffusion.denoiser import load_denoiser
 from maquette.diffusion.families.controlnet import ControlNetDenoiser
-from maquette.diffusion.load import family, is_random
+from maquette.diffusion.load import family, is_random, of_family
 from maquette.models.guidance.base import KEY
-from maquette.models.guidance.conditioned import ConditionedEncoding, of_family
+from maquette.models.guidance.conditioned import ConditionedEncoding
 from maquette.models.guidance.latent import one_of
 from maquette.models.guidance.picture_edit import PictureEditGuidance
 from maquette.ops.edges import box_blur, canny

@@ -1,5 +1,6 @@
 """What a guidance asks for text: the prompt processor, its config, and what it hands out."""
 
+import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from typing import Any, ClassVar
 
 from maquette.core.base import BaseObject
 from maquette.core.errors import ConfigError
+from maquette.diffusion.debiasing import debiased, view_probabilities
 from maquette.diffusion.text import TextEncoding
 from maquette.models.prompt_processors.directions import Directions, four_views, parse_directions
 from maquette.models.prompt_processors.prompt_library import resolve_prompt
@@ -15,6 +17,8 @@ from maquette.models.prompt_processors.prompt_utils import PerpNeg, PromptUtils
 __all__ = ["Directions", "PerpNeg", "PromptProcessor", "PromptUtils", "TextEncoding"]
 
 KEY = "system.prompt_processor"
+
+log = logging.getLogger(__name__)
 
 
 class PromptProcessor(BaseObject):
@@ -68,23 +72,18 @@ class PromptProcessor(BaseObject):
         perp_neg_f_sf: tuple[float, float, float] = (4.0, 0.5, -2.426)
         """The same for the side between front and side."""
         use_prompt_debiasing: bool = False
-        """Not implemented; True is refused."""
+        """Whether words that contradict a view are left out of its text; needs the default directions."""
         pretrained_model_name_or_path_prompt_debiasing: str = "bert-base-uncased"
-        """Accepted for older recipes that name it without using it; never read."""
+        """The masked language model that says which words do: a folder, or an id of the hub."""
         prompt_debiasing_mask_ids: list[int] | None = None
-        """Not implemented; anything but null is refused."""
+        """Positions of the words that may be left out, counted from 0; null for all."""
 
         def __post_init__(self) -> None:
             if not self.prompt.strip():
                 raise ConfigError(f"{KEY}.prompt", self.prompt, "a description of what to make")
-            for name, off in (("use_prompt_debiasing", False), ("prompt_debiasing_mask_ids", None)):
-                value = getattr(self, name)
-                if value != off:
-                    raise ConfigError(f"{KEY}.{name}", value, "the default: debiasing is not implemented")
-            if self.use_perp_neg and self.directions != "default":
-                raise ConfigError(
-                    f"{KEY}.directions", self.directions, '"default" where use_perp_neg is true'
-                )
+            for name in ("use_perp_neg", "use_prompt_debiasing"):
+                if getattr(self, name) and self.directions != "default":
+                    raise ConfigError(f"{KEY}.directions", self.directions, f'"default" where {name} is true')
 
     def configure(self) -> None:
         """Encode the prompt for every direction, and the negative prompt."""
@@ -92,33 +91,26 @@ class PromptProcessor(BaseObject):
         self.directions = self._parse_directions()
         self.prompts_vd = self._view_prompts()
         self.negative_prompt: str = self.cfg.negative_prompt
-        rows, uncond = self.encode([self.prompt, *self.prompts_vd], self.negative_prompt)
-        rows, uncond = rows.to(self.device), uncond.to(self.device)
+        rows = self.encode([self.prompt, *self.prompts_vd, self.negative_prompt, ""]).to(self.device)
         self._utils = PromptUtils(
             prompt=self.prompt,
             prompts_vd=self.prompts_vd,
             directions=self.directions,
             text=rows[:1],
-            text_vd=rows[1:],
-            uncond=uncond,
-            null=self._null(),
+            text_vd=rows[1:-2],
+            uncond=rows[-2:-1],
+            null=rows[-1:] if self.negative_prompt else None,
             use_perp_neg=self.cfg.use_perp_neg,
             perp_neg=self._parse_perp_neg(),
         )
 
-    def __call__(self) -> PromptUtils:
-        """The embeddings, ready to be asked for by camera."""
+    def __call__(self) -> PromptUtils | None:
+        """The embeddings, ready to be asked for by camera; None where there is no text."""
         return self._utils
 
     @abstractmethod
-    def encode(self, prompts: Sequence[str], negative: str) -> tuple[TextEncoding, TextEncoding]:
-        """Embeddings of the prompts (N rows) and of the negative prompt (one row)."""
-
-    def _null(self) -> TextEncoding | None:
-        """No text at all, where there is a negative prompt in its usual place."""
-        if not self.negative_prompt:
-            return None
-        return self.encode([self.prompt], "")[1].to(self.device)
+    def encode(self, texts: Sequence[str]) -> TextEncoding:
+        """Embeddings of N texts, all of the same length; "" is no text at all."""
 
     def _parse_directions(self) -> Directions:
         cfg = self.cfg
@@ -129,6 +121,8 @@ class PromptProcessor(BaseObject):
 
     def _view_prompts(self) -> list[str]:
         prompts = self.directions.prompts(self.prompt)
+        if self.cfg.use_prompt_debiasing:
+            prompts = self._debiased_prompts()
         for name in ("front", "side", "back", "overhead"):
             text = self.cfg[f"prompt_{name}"]
             if text is None:
@@ -137,6 +131,23 @@ class PromptProcessor(BaseObject):
                 known = ", ".join(self.directions.names)
                 raise ConfigError(f"{KEY}.prompt_{name}", text, f"no text: the directions are {known}")
             prompts[self.directions.names.index(name)] = text
+        return prompts
+
+    def _debiased_prompts(self) -> list[str]:
+        words, names = self.prompt.split(), self.directions.names
+        ids: list[int] | None = self.cfg.prompt_debiasing_mask_ids
+        if ids is not None and not all(0 <= i < len(words) for i in ids):
+            numbered = ", ".join(f"{i} {word}" for i, word in enumerate(words))
+            raise ConfigError(
+                f"{KEY}.prompt_debiasing_mask_ids", list(ids), f"positions of words: {numbered}"
+            )
+        ask = view_probabilities(self.cfg.pretrained_model_name_or_path_prompt_debiasing, names)
+        found = debiased(self.prompt, len(names), ask, ids)
+        prompts = [
+            template.replace("{}", prompt)
+            for template, prompt in zip(self.directions.templates, found, strict=True)
+        ]
+        log.info("Debiased prompts: %s", "; ".join(prompts))
         return prompts
 
     def _parse_perp_neg(self) -> PerpNeg:

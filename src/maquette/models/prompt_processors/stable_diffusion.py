@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from maquette.core.registry import register
 from maquette.diffusion.denoiser import weights_dtype
+from maquette.diffusion.long_prompts import encode_windows
 from maquette.diffusion.lora import LoRAFile
-from maquette.diffusion.text import TextEncoding, empty_is_zero, encode_prompts
+from maquette.diffusion.text import TextEncoding, empty_is_zero
 from maquette.models.prompt_processors.base import KEY, PromptProcessor
 
 
@@ -26,21 +29,30 @@ class StableDiffusionPromptProcessor(PromptProcessor):
             super().__post_init__()
             LoRAFile.parse(self.lora, f"{KEY}.lora")
 
-    def encode(self, prompts: Sequence[str], negative: str) -> tuple[TextEncoding, TextEncoding]:
-        """Embeddings of the prompts (N rows) and of the negative prompt (one row).
+    def encode(self, texts: Sequence[str]) -> TextEncoding:
+        """Embeddings of N texts, of the length of the longest; a text longer than the encoder is read in
+        several windows.
 
-        No negative prompt is all zeros for a model that was trained so, and the embedding of "" for the
-        others.
+        No text is all zeros for a model that was trained so, and the embedding of "" for the others.
         """
-        model: str = self.cfg.pretrained_model_name_or_path
-        dtype = weights_dtype(self.device, self.cfg.half_precision_weights)
-        rows = encode_prompts(
+        model = self.model_name()
+        rows = encode_windows(
             model,
-            [*prompts, negative],
-            dtype=dtype,
+            texts,
+            dtype=self.dtype(),
             device=self.device,
             use_cache=self.cfg.use_cache,
             adapters=LoRAFile.parse(self.cfg.lora, f"{KEY}.lora"),
         )
-        texts, uncond = rows[:-1], rows[-1:]
-        return texts, uncond.zeros() if not negative and empty_is_zero(model) else uncond
+        if "" not in texts or not empty_is_zero(model):
+            return rows
+        zeros = rows.zeros()
+        return TextEncoding.cat([(rows if text else zeros)[[i]] for i, text in enumerate(texts)])
+
+    def model_name(self) -> str:
+        """Whose text encoder reads."""
+        return str(self.cfg.pretrained_model_name_or_path)
+
+    def dtype(self) -> torch.dtype:
+        """Of the text encoder's weights."""
+        return weights_dtype(self.device, self.cfg.half_precision_weights)
