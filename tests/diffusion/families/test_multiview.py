@@ -4,10 +4,10 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 
 from maquette.core.errors import UserError
 from maquette.diffusion.denoiser import load_denoiser
-from maquette.diffusion.memory import Memory
 from maquette.diffusion.families.multiview import MultiViewDenoiser
 from maquette.diffusion.families.multiview_unet import view_cameras
 from maquette.diffusion.load import load_pipeline
+from maquette.diffusion.memory import Memory
 
 CPU = torch.device("cpu")
 
