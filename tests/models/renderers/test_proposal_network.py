@@ -12,7 +12,12 @@ from maquette.models.geometry.implicit_volume import ImplicitVolume
 from maquette.models.materials.no_material import NoMaterial
 from maquette.models.networks import init_parameters
 from maquette.models.renderers.nerf_volume import NeRFVolumeRenderer
-from maquette.models.renderers.proposal_network import ProposalConfig, ProposalNetwork, learns_at
+from maquette.models.renderers.proposal_network import (
+    ProposalConfig,
+    ProposalNetwork,
+    learns_at,
+    mean_over_ranks,
+)
 from maquette.ops.camera_batch import make_camera_batch
 from maquette.ops.cameras import look_at, orbit_to_position
 from maquette.training.weights import check_fits
@@ -204,3 +209,29 @@ def test_what_cannot_be_is_refused(config, error, match):
 def test_the_network_is_a_module_of_the_renderer():
     names = {name.split(".")[0] for name, _ in renderer().named_parameters()}
     assert names == {"prop_net"} and isinstance(renderer().prop_net, nn.Module)
+
+
+def test_what_the_optimizer_remembers_moves_with_the_network():
+    net = ProposalNetwork(BOX, ProposalConfig(network=NETWORK))
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    net.optimizer.step()
+    resumed = ProposalNetwork(BOX, ProposalConfig(network=NETWORK))
+    resumed.set_extra_state(net.get_extra_state())
+    resumed.to(torch.float64)  # stands for a device, which a test may not have
+    for parameter in resumed.parameters():
+        state = resumed.optimizer.state[parameter]
+        assert state["exp_avg"].dtype == state["exp_avg_sq"].dtype == parameter.dtype == torch.float64
+        assert float(state["step"]) == 1.0
+
+
+def test_gradients_of_several_processes_are_those_of_all_their_rays(monkeypatch):
+    mine, theirs = [torch.tensor([1.0, 3.0])], torch.tensor([4.0, 0.0])
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    other = torch.cat([theirs * 3.0, torch.tensor([3.0])])
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda flat: flat.add_(other))
+    (mean,), rays = mean_over_ranks(mine, 1)
+    assert rays == 4 and torch.equal(mean, torch.tensor([(1.0 + 12.0) / 4, 3.0 / 4]))
+    (mean,), rays = mean_over_ranks([torch.zeros(2)], 0)
+    assert rays == 3 and torch.equal(mean, theirs)

@@ -3,11 +3,12 @@
 import difflib
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
+import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
@@ -100,18 +101,27 @@ class ProposalNetwork(nn.Module):
             edges: edges of the intervals that were looked at.
             weights: what each contributed to its ray.
         """
-        if len(edges) == 0:
+        loss, grads = rays_o.new_zeros(()), [torch.zeros_like(one) for one in self.parameters()]
+        if len(edges):
+            loss, grads = self._lesson(rays_o, rays_d, coarse, edges, weights)
+        grads, rays = mean_over_ranks(grads, len(edges))
+        if rays == 0:
             return 0.0
+        before = self._pending or [torch.zeros_like(grad) for grad in grads]
+        self._pending = [old + new for old, new in zip(before, grads, strict=True)]
+        return float(loss.detach())
+
+    def _lesson(
+        self, rays_o: Tensor, rays_d: Tensor, coarse: Tensor, edges: Tensor, weights: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The loss of some rays, and its gradients."""
         with torch.enable_grad():
             middle = 0.5 * (coarse[:, 1:] + coarse[:, :-1])
             points = rays_o[:, None] + rays_d[:, None] * middle[..., None]
             density = self.density(points.reshape(-1, 3)).reshape(middle.shape)
             proposed = alpha_composite(density, coarse[:, 1:] - coarse[:, :-1])
             loss = interlevel_loss(edges, weights, coarse, proposed).mean()
-            grads = torch.autograd.grad(loss, list(self.parameters()))
-        before = self._pending or [torch.zeros_like(grad) for grad in grads]
-        self._pending = [old + new for old, new in zip(before, grads, strict=True)]
-        return float(loss.detach())
+            return loss, list(torch.autograd.grad(loss, list(self.parameters())))
 
     def step(self) -> None:
         """Move the network by what it took in since the last step; nothing where that is nothing."""
@@ -124,6 +134,12 @@ class ProposalNetwork(nn.Module):
             self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._pending = None
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        """Move to a device or another precision; the optimizer's state, which no module holds, goes along."""
+        super()._apply(fn, recurse)
+        self.optimizer.load_state_dict(self.optimizer.state_dict())  # puts it where the parameters are
+        return self
 
     def get_extra_state(self) -> Tensor:
         """The state of optimizer and scheduler, as bytes."""
@@ -138,6 +154,21 @@ class ProposalNetwork(nn.Module):
         self.optimizer.load_state_dict(content["optimizer"])
         if self.scheduler is not None and content["scheduler"] is not None:
             self.scheduler.load_state_dict(content["scheduler"])
+
+
+def mean_over_ranks(grads: list[Tensor], rays: int) -> tuple[list[Tensor], int]:
+    """Gradients of means over the rays of each process as those of the mean over all rays; their number.
+
+    Every process has to call this at the same time, also one without rays.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return grads, rays
+    count = grads[0].new_tensor([float(rays)])
+    flat = torch.cat([*(grad.flatten() * count for grad in grads), count])
+    dist.all_reduce(flat)
+    total = flat[-1].clamp(min=1.0)
+    parts = (flat[:-1] / total).split([grad.numel() for grad in grads])
+    return [part.reshape(grad.shape) for part, grad in zip(parts, grads, strict=True)], int(flat[-1])
 
 
 def learns_at(step: int) -> bool:
