@@ -54,7 +54,8 @@ class ToyData(LightningDataModule):
         super().__init__()
 
     def train_dataloader(self) -> DataLoader[Tensor]:
-        return DataLoader(Steps(self.trainer.global_step, self.calls), batch_size=1)
+        batches = self.trainer.global_step * self.trainer.accumulate_grad_batches
+        return DataLoader(Steps(batches, self.calls), batch_size=1)
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         return DataLoader(Views(), batch_size=1)

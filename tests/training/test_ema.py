@@ -1,8 +1,13 @@
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
+from maquette.core.loading import load_checkpoint
 from maquette.training.ema import WeightAverage
+from maquette.training.run import run
 
 
 def test_average_is_the_warmed_up_recursion() -> None:
@@ -38,3 +43,32 @@ def test_average_follows_rows_that_come_and_go() -> None:
     average.follow("weight", weights, source, fresh)
     average.follow("frozen", weights, source, fresh)
     assert average.average["weight"][:, 0].tolist() == [3.0, 1.0, 9.0, 10.0] and len(average.average) == 1
+
+
+def test_weights_that_thaw_join_the_average() -> None:
+    model = nn.Linear(1, 1)
+    model.bias.requires_grad_(False)
+    average = WeightAverage(model, decay=0.5)
+    model.bias.requires_grad_(True)
+    average.update(model)
+    assert torch.equal(average.average["bias"], model.bias.detach())
+    nn.init.constant_(model.bias, 4.0)
+    begun = average.average["bias"].clone()
+    average.update(model)
+    decay = min(0.5, 2 / 11)
+    torch.testing.assert_close(average.average["bias"], decay * begun + (1 - decay) * 4.0)
+
+
+def test_resumed_average_of_several_batches_a_step(toy: Any, tmp_path: Path) -> None:
+    settings = (
+        "training.ema.enabled=true", "training.ema.every=2", "trainer.accumulate_grad_batches=2",
+        "training.freeze=[{pattern: inner, until: 2}]", "training.finish=[]",
+    )  # fmt: skip
+    run(toy(*settings, f"run_dir={tmp_path / 'whole'}", "trainer.max_steps=6"), "train")
+    run(toy(*settings, f"run_dir={tmp_path / 'parts'}", "trainer.max_steps=2"), "train")
+    last = tmp_path / "parts" / "ckpts" / "last.ckpt"
+    run(toy(*settings, f"run_dir={tmp_path / 'parts'}", "trainer.max_steps=6"), "train", resume=last)
+    whole = load_checkpoint(tmp_path / "whole" / "ckpts" / "last.ckpt")["callbacks"]["EMA"]
+    parts = load_checkpoint(last)["callbacks"]["EMA"]
+    assert whole["updates"] == parts["updates"] == 3
+    assert all(torch.equal(parts["average"][name], value) for name, value in whole["average"].items())

@@ -38,7 +38,7 @@ def _explained(path: str, original: Callable[..., Any], compiled: Callable[..., 
         except Exception as err:
             if not _is_of_the_compiler(err):
                 raise
-            first = (str(err).strip() or type(err).__name__).splitlines()[0]
+            first = " ".join((str(err).strip() or type(err).__name__).splitlines()[:2])
             raise ConfigError(
                 KEY,
                 path,
