@@ -235,7 +235,10 @@ def squared(image: Float[Tensor, "H W C"], size: int) -> Float[Tensor, "4 size s
     middle = image[top : top + side, left : left + side].permute(2, 0, 1)[None]
     if side == size:
         return middle[0].contiguous()
-    return F.interpolate(middle, (size, size), mode="bicubic", antialias=True)[0].clamp(0, 1)
+    middle = torch.cat([middle[:, :3] * middle[:, 3:], middle[:, 3:]], dim=1)  # what is hidden must not bleed
+    small = F.interpolate(middle, (size, size), mode="bicubic", antialias=True)[0].clamp(0, 1)
+    opacity = small[3:]
+    return torch.cat([(small[:3] / opacity.clamp_min(1e-4)).clamp(0, 1), opacity])
 
 
 def over(images: Float[Tensor, "N 4 S S"], grey: Float[Tensor, "N 1 1 1"]) -> Float[Tensor, "N 3 S S"]:
