@@ -86,6 +86,20 @@ def test_local_blend_keeps_the_source_where_the_words_are_not(pipeline):
     torch.testing.assert_close(blend(source, target), mask.expand(4, 16, 16))
 
 
+def test_each_pair_has_its_own_alignment_and_its_own_progress(pipeline):
+    """Four rows: two sources, and two targets of which only the first is still early enough."""
+    alignments = [align_prompts(pipeline.tokenizer, SOURCE, target) for target in (TARGET, "a green car")]
+    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0)).repeat(4, 1, 1, 1)
+    text = pipeline.encode_prompt([SOURCE, SOURCE, TARGET, "a green car"], "cpu", 1, False)[0]
+    control = PromptToPrompt(pipeline.unet, alignments, [(0, 2), (1, 3)], EditOptions(cross_until=0.5))
+    control.progress = torch.tensor([0.1, 0.9])
+    with control, AttentionCapture(pipeline.unet) as seen, torch.no_grad():
+        pipeline.unet(noise, torch.full((4,), 700), text, return_dict=False)
+    for maps in seen.maps.values():
+        torch.testing.assert_close(maps[0][2], maps[0][0])
+        assert not torch.allclose(maps[0][3], maps[0][1], atol=1e-4)
+
+
 def test_shares_are_shares():
     with pytest.raises(ConfigError, match="cross_until"):
         EditOptions(cross_until=1.5)

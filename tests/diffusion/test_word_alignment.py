@@ -3,7 +3,7 @@ import torch
 
 from maquette.core.errors import UserError
 from maquette.diffusion.load import load_pipeline
-from maquette.diffusion.word_alignment import align_prompts, token_indices, word_spans
+from maquette.diffusion.word_alignment import align_prompts, changed_words, token_indices, word_spans
 
 
 @pytest.fixture(scope="module", params=["maquette/toyworld", "maquette/random-tiny"])
@@ -55,3 +55,15 @@ def test_words_are_found_and_others_are_refused(tokenizer):
     assert both == list(range(spans["red"][0], spans["car"][1])) or len(both) > 2
     with pytest.raises(UserError, match="'boat'"):
         token_indices(tokenizer, "a red car", "boat")
+
+
+def test_what_changed_is_known_as_words_and_as_tokens(tokenizer):
+    assert changed_words("a red car", "a shiny blue car") == (["red"], ["shiny", "blue"])
+    assert changed_words("a red car", "A red car") == ([], [])
+    one, other = "a red car , side view", "a blue car , side view"
+    alignment = align_prompts(tokenizer, one, other)
+    assert set(alignment.removed) >= set(token_indices(tokenizer, one, "red"))
+    assert set(alignment.removed).isdisjoint(token_indices(tokenizer, one, ["car", "side"]))
+    assert set(alignment.added) >= set(token_indices(tokenizer, other, "blue"))
+    assert set(alignment.added).isdisjoint(token_indices(tokenizer, other, ["car", "side"]))
+    assert align_prompts(tokenizer, one, one).removed == []

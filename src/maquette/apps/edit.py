@@ -11,13 +11,28 @@ from maquette.apps.asset_files import say
 from maquette.apps.generate import positive
 from maquette.apps.running import add_output_arguments, execute, load
 from maquette.core.errors import MissingFileError, UserError
+from maquette.core.log import get_logger
 
 ACCEPTS_OVERRIDES = True
-STEPS = 150
+STEPS = 100
 SHEET = "edit.png"
 TAKEN = ("geometry", "material", "background", "renderer", "prompt_processor", "exporter")
 """Parts that an edit has from the recipe of the asset's run."""
-OPTIMIZER = {"name": "Adam", "args": {"lr": 0.01, "betas": [0.9, 0.99], "eps": 1e-15}}
+MODEL = "system.prompt_processor.pretrained_model_name_or_path"
+CHANGE = {
+    "guidance_type": "edit-guidance",
+    "loss": {"lambda_dds": 1.0, "lambda_keep": 300.0, "lambda_keep_shape": 300.0},
+    "optimizer": {"name": "Adam", "args": {"lr": 0.01, "betas": [0.9, 0.99], "eps": 1e-15}},
+}
+TRAINING = {
+    "trainer": {
+        "max_steps": STEPS,
+        "log_every_n_steps": 10,
+        "num_sanity_val_steps": 0,
+        "limit_val_batches": 0,
+    },
+    "training": {"checkpoint_every": 50},
+}
 PER_VIEW = ("prompt_front", "prompt_side", "prompt_back", "prompt_overhead")
 
 
@@ -25,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.epilog = (
         "Words that are the same in both prompts keep their places: the edited views look where the asset's\n"
-        "own views look. If only words for colors, materials and patterns change, the shape is kept exactly;\n"
-        "other words may change it. Leaves what `generate` leaves, and edit.png: before above after.\n\n"
+        "own views look. If only words for colors, materials and patterns change, the shape is kept; other\n"
+        "words may change it. Leaves what `generate` leaves, and edit.png: before above after.\n\n"
         "examples:\n"
         '  maquette edit outputs/mushroom --prompt "a blue mushroom" --out blue\n'
         '  maquette edit outputs/mushroom --prompt "a red mushroom on a stone" --free-shape --steps 300'
@@ -48,10 +63,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Edit the asset, and print where the new one is."""
+    if args.out is not None and Path(args.out).resolve() == Path(args.run).resolve():
+        raise UserError("An edit cannot replace the asset that it begins with.", hint="choose another --out")
     run = newest_stage(Path(args.run))
-    options = {"seed": args.seed, "system.prompt_processor.pretrained_model_name_or_path": args.prior}
-    content = recipe(run, args)
+    content, why = recipe(run, args)
+    options = {
+        "seed": args.seed,
+        MODEL: args.prior,
+        "trainer.max_steps": args.steps,
+    }
     cfg = load(content, args.overrides, options, args)
+    get_logger(__name__).info(why)
     code = execute(cfg, "train", args, raw=None)
     sheet = write_sheet(Path(args.run) / "mesh.glb", cfg.trial_dir)
     if sheet is not None:
@@ -77,11 +99,11 @@ def newest_stage(run: Path) -> Path:
     )
 
 
-def recipe(run: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """The recipe of the edit: the asset's parts, and how to change them.
+def recipe(run: Path, args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """The recipe of the edit, and in words whether the shape is kept and why.
 
     Raises:
-        UserError: the run has no prompt or no model of its own, or the prompt is the old one.
+        UserError: the run was not made from words, or the prompt is the old one.
     """
     from omegaconf import OmegaConf
 
@@ -91,14 +113,8 @@ def recipe(run: Path, args: argparse.Namespace) -> dict[str, Any]:
     old: Any = OmegaConf.to_container(OmegaConf.load(run / "configs" / "parsed.yaml"), resolve=True)
     system = old.get("system") or {}
     source = _source_prompt(system, args)
-    keep = args.keep_shape or not (args.free_shape or shape_words(source, args.prompt))
-    words = {key: value for key, value in system["prompt_processor"].items() if key not in PER_VIEW}
-    parts = {
-        key: system[key] for name in TAKEN for key in (f"{name}_type", name) if system.get(key) is not None
-    }
-    parts["prompt_processor"] = words | {"prompt": args.prompt}
-    if (system.get("exporter") or {}).get("extras", {}).get("prompt"):
-        parts["exporter"] = system["exporter"] | {"extras": {**system["exporter"]["extras"], "prompt": args.prompt}}
+    others = shape_words(source, args.prompt)
+    keep = args.keep_shape or not (args.free_shape or others)
     content = {
         "format": "maquette/1",
         "name": "edit",
@@ -108,27 +124,17 @@ def recipe(run: Path, args: argparse.Namespace) -> dict[str, Any]:
         "data_type": old["data_type"],
         "data": _full_size(old.get("data") or {}),
         "system_type": "edit-system",
-        "system": parts
-        | {
+        "system": {
+            **_parts(system, args.prompt),
             "asset": str((run / "ckpts" / "last.ckpt").resolve()),
             "source_prompt": source,
             "keep_shape": keep,
-            "guidance_type": "edit-guidance",
-            "loss": {"lambda_dds": 1.0, "lambda_keep": 100.0, "lambda_keep_shape": 100.0},
-            "optimizer": OPTIMIZER,
         },
-        "trainer": {"max_steps": STEPS, "log_every_n_steps": 10, "num_sanity_val_steps": 0,
-                    "limit_val_batches": 0},
-        "training": {"checkpoint_every": 50},
         "extensions": old.get("extensions") or [],
     }
     content = escaped(content)
-    content["trainer"]["max_steps"] = args.steps
-    content["system"]["guidance"] = {
-        "pretrained_model_name_or_path": "${system.prompt_processor.pretrained_model_name_or_path}",
-        "half_precision_weights": words.get("half_precision_weights", True),
-    }
-    return content
+    content["system"]["guidance"]["pretrained_model_name_or_path"] = f"${{{MODEL}}}"
+    return {**content, **TRAINING, "system": {**content["system"], **CHANGE}}, _why(keep, others, args)
 
 
 def write_sheet(before: Path, run: Path) -> Path | None:
@@ -152,9 +158,35 @@ def write_sheet(before: Path, run: Path) -> Path | None:
     return write_image(run / SHEET, torch.cat(rows, dim=0))
 
 
+def _why(keep: bool, others: list[str], args: argparse.Namespace) -> str:
+    shape = "the shape is kept" if keep else "the shape may change"
+    if args.keep_shape or args.free_shape:
+        return f"{shape}, as was asked"
+    if keep:
+        return f"{shape}: only words for looks change (--free-shape lets it change too)"
+    return f"{shape}, because of: {', '.join(others)} (--keep-shape keeps it)"
+
+
+def _parts(system: Mapping[str, Any], prompt: str) -> dict[str, Any]:
+    """The asset's parts, their words exchanged, and the model that made it."""
+    keys = [key for name in TAKEN for key in (f"{name}_type", name)]
+    parts = {key: system[key] for key in keys if system.get(key) is not None}
+    words = {key: value for key, value in system["prompt_processor"].items() if key not in PER_VIEW}
+    parts["prompt_processor"] = {**words, "prompt": prompt}
+    exporter = system.get("exporter") or {}
+    if (exporter.get("extras") or {}).get("prompt"):
+        parts["exporter"] = {**exporter, "extras": {**exporter["extras"], "prompt": prompt}}
+    same = ("half_precision_weights", "lora")
+    old = system.get("guidance") or {}
+    parts["guidance"] = {key: old[key] for key in same if key in old}
+    return parts
+
+
 def _source_prompt(system: Mapping[str, Any], args: argparse.Namespace) -> str:
+    from maquette.models.prompt_processors.prompt_library import resolve_prompt
+
     processor = system.get("prompt_processor") or {}
-    source = args.source_prompt or processor.get("prompt")
+    source = args.source_prompt or resolve_prompt(processor.get("prompt") or "")
     if not processor or not source:
         raise UserError(
             f"{args.run} was not made from words.",

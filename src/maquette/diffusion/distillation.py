@@ -100,7 +100,7 @@ def ism_gradient(
 def dds_gradient(
     eps_target: Float[Tensor, "B *S"], eps_source: Float[Tensor, "B *S"], weight: Float[Tensor, "B"]
 ) -> Float[Tensor, "B *S"]:
-    """w (eps_hat(x_t, target) - eps_hat(x'_t, source)): delta denoising score (DDS, Hertz et al. 2023, eq. 5).
+    """w (eps_hat(x_t, target) - eps_hat(x'_t, source)): delta denoising score (Hertz et al. 2023, eq. 5).
 
     x' is the picture before the edit, noised like x. What a model has to say about any picture, whatever the
     text, is in both predictions and cancels; what is left is what the other text asks for.

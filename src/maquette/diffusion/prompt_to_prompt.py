@@ -50,8 +50,8 @@ class PromptToPrompt(AttentionControl):
 
     Args:
         unet: the model.
-        alignment: of the two prompts (`align_prompts`; with `replace` words are swapped, without refined); one
-            for all pairs, or one for each.
+        alignment: of the two prompts (`align_prompts`; with `replace` words are swapped, without refined);
+            one for all pairs, or one for each.
         pairs: (source row, target row) in the batch that the UNet is given, the conditional rows of each.
         options: how much, and for how long.
         tokenizer: finds the words of `options.reweight`; not needed without them.

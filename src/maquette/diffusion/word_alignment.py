@@ -30,7 +30,7 @@ class Alignment:
     kept: Float[Tensor, "K"]
     """1 for tokens of the target that have a counterpart in the source, 0 for what is new."""
     removed: list[int] = field(default_factory=list)
-    """Tokens of the source's words that the target does not have, also where another word took their place."""
+    """Tokens of the source's words that the target does not have, also where another took their place."""
     added: list[int] = field(default_factory=list)
     """Tokens of the target's words that the source does not have."""
 
@@ -69,7 +69,7 @@ def align_prompts(tokenizer: Any, source: str, target: str, replace: bool = True
 
 
 def changed_words(source: str, target: str) -> tuple[list[str], list[str]]:
-    """The words, in lower case, that only one of two prompts has in its place: of the source, of the target."""
+    """The words, in lower case, that only one of two prompts has in its place: the source's, the target's."""
     before, after = (WORD.findall(prompt.lower()) for prompt in (source, target))
     gone, new = _changes(before, after)
     return [before[row] for row in gone], [after[row] for row in new]

@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -15,9 +15,11 @@ from maquette.core.errors import ConfigError, UserError
 from maquette.core.random import StepRandom
 from maquette.core.registry import register
 from maquette.diffusion import distillation, score
+from maquette.diffusion.adapted_text import adapt_text
 from maquette.diffusion.attention import AttentionCapture, attention_sites
 from maquette.diffusion.denoiser import Denoiser
-from maquette.diffusion.load import load_pipeline
+from maquette.diffusion.load import TEXT_PARTS, load_pipeline
+from maquette.diffusion.lora import LoRAFile
 from maquette.diffusion.prompt_to_prompt import EditOptions, PromptToPrompt
 from maquette.diffusion.word_alignment import Alignment, align_prompts
 from maquette.models.guidance.base import KEY, GuidanceOutput
@@ -49,8 +51,8 @@ class EditGuidance(LatentGuidance):
     class Config(LatentGuidance.Config):
         """The model, and how much of the source's attention is carried over."""
 
-        guidance_scale: float = 7.5
-        """s of eps_uncond + s (eps_text - eps_uncond), for both pictures."""
+        guidance_scale: float = 4.0
+        """s of eps_uncond + s (eps_text - eps_uncond), for both pictures; higher ones oversaturate colors."""
         min_step_percent: Any = 0.2
         """Lowest noise level, as a share of all levels."""
         max_step_percent: Any = 0.8
@@ -88,8 +90,8 @@ class EditGuidance(LatentGuidance):
                 hint="use a model of the Stable Diffusion 1, 2 or SDXL family",
             )
         self.options = type(self).Config.edit_options(self.cfg)
-        tokenizer = tokenizer or load_pipeline(name, parts=("tokenizer",)).tokenizer
-        self.alignment = lru_cache(maxsize=None)(lambda source, target: align_prompts(tokenizer, source, target))
+        tokenizer = tokenizer or self._tokenizer(name)
+        self.alignment = lru_cache(maxsize=None)(partial(align_prompts, tokenizer))
         self.watched = [site.name for site in attention_sites(self.unet) if site.kind == "cross"][-1]
 
     def __call__(
@@ -164,7 +166,14 @@ class EditGuidance(LatentGuidance):
         )
         return gradient, self._mask(seen.average(latents.shape[-1]), alignments)
 
-    def _mask(self, maps: Float[Tensor, "2*B K h w"], alignments: list[Alignment]) -> Float[Tensor, "B 1 h w"]:
+    def _tokenizer(self, name: str) -> Any:
+        """The model's, with the words that adapters brought."""
+        adapters = LoRAFile.parse(self.cfg.lora, f"{KEY}.lora")
+        pipeline = load_pipeline(name, parts=TEXT_PARTS if adapters else ("tokenizer",))
+        adapt_text(pipeline, adapters)
+        return pipeline.tokenizer
+
+    def _mask(self, maps: Float[Tensor, "N K h w"], alignments: list[Alignment]) -> Float[Tensor, "B 1 h w"]:
         """Where either picture looks at words that the other does not have."""
         if self.cfg.mask_level == 0.0:
             return maps.new_ones(len(alignments), 1, *maps.shape[-2:])
