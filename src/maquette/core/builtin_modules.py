@@ -3,6 +3,7 @@
 BUILTIN_MODULES: dict[str, dict[str, str]] = {
     "data": {
         "random-camera-datamodule": "maquette.data.random_camera:RandomCameraDataModule",
+        "fixed-views-datamodule": "maquette.data.fixed_views:FixedViewsDataModule",
         "picture-folder-datamodule": "maquette.data.pictures:PictureFolderDataModule",
         "toyworld-datamodule": "maquette.data.toyworld.datamodule:ToyworldDataModule",
     },
@@ -13,6 +14,7 @@ BUILTIN_MODULES: dict[str, dict[str, str]] = {
         "textmesh-system": "maquette.systems.textmesh:TextMesh",
         "gaussian-splatting-system": "maquette.systems.gaussian_splatting:GaussianSplattingSystem",
         "edit-system": "maquette.systems.edit:Edit",
+        "playground-2d-system": "maquette.systems.playground_2d:Playground2D",
         "finetune-system": "maquette.systems.finetune:FineTune",
         "prior-vae-system": "maquette.systems.prior_vae:PriorVAE",
         "prior-unet-system": "maquette.systems.prior_unet:PriorUNet",
@@ -79,12 +81,16 @@ BUILTIN_MODULES: dict[str, dict[str, str]] = {
     },
     "guidance": {
         "stable-diffusion-guidance": "maquette.models.guidance.stable_diffusion:StableDiffusionGuidance",
+        "deep-floyd-guidance": "maquette.models.guidance.deep_floyd:DeepFloydGuidance",
         "edit-guidance": "maquette.models.guidance.edit:EditGuidance",
         "stable-diffusion-sdi-guidance": (
             "maquette.models.guidance.stable_diffusion_sdi:StableDiffusionSDIGuidance"
         ),
         "stable-diffusion-vsd-guidance": (
             "maquette.models.guidance.stable_diffusion_vsd:StableDiffusionVSDGuidance"
+        ),
+        "stable-diffusion-unified-guidance": (
+            "maquette.models.guidance.unified:StableDiffusionUnifiedGuidance"
         ),
         "zero123-guidance": "maquette.models.guidance.zero123:Zero123Guidance",
         "stable-zero123-guidance": "maquette.models.guidance.stable_zero123:StableZero123Guidance",

@@ -139,10 +139,12 @@ def _weight_fantasia3d(alpha_bar: Tensor) -> Tensor:
 
 WEIGHTINGS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "sds": _weight_sds,
+    "dreamfusion": _weight_sds,
     "uniform": _weight_uniform,
     "fantasia3d": _weight_fantasia3d,
 }
-"""w(t) as a function of alpha_bar: sigma^2 of DreamFusion, one, and that of Fantasia3D (Chen et al. 2023)."""
+"""w(t) as a function of alpha_bar: sigma^2 of DreamFusion, by two names; one; that of Fantasia3D (Chen et al.
+2023)."""
 
 
 def clean_gradient(grad: Float[Tensor, "*S"], limit: float | None = None) -> Float[Tensor, "*S"]:

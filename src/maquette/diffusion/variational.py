@@ -31,21 +31,23 @@ class VariationalDenoiser(nn.Module):
     Args:
         denoiser: its UNet gets the adapter; nobody else may use it.
         rank: of the adapter.
-        camera: whether the adapted model is told the camera, through the UNet's class embedding.
+        camera_dims: numbers that tell the adapted model the camera, through the UNet's class embedding; 0 for
+            none.
 
     Raises:
         UserError: the UNet has a class embedding of its own, and a camera is wanted.
     """
 
-    def __init__(self, denoiser: LatentDenoiser, rank: int = RANK, camera: bool = True) -> None:
+    def __init__(self, denoiser: LatentDenoiser, rank: int = RANK, camera_dims: int = CAMERA_DIMS) -> None:
         super().__init__()
         unet: Any = denoiser.unet
         add_adapter(unet, ADAPTER, rank=rank)
-        if camera and unet.class_embedding is not None:
+        if camera_dims and unet.class_embedding is not None:
             raise UserError("The model has class labels of its own, and no room for a camera condition.")
         self.__dict__["denoiser"] = denoiser
         width = unet.time_embedding.linear_2.out_features
-        self.camera_embedding = TimestepEmbedding(CAMERA_DIMS, width).to(unet.device) if camera else None
+        self.camera_dims = camera_dims
+        self.camera_embedding = TimestepEmbedding(camera_dims, width).to(unet.device) if camera_dims else None
         found = adapter_parameters(unet, ADAPTER)
         for weight in found.values():  # half precision is too coarse for the steps of an optimizer
             weight.data = weight.data.float()
@@ -64,7 +66,7 @@ class VariationalDenoiser(nn.Module):
                 weight.zero_()
         if self.camera_embedding is not None:
             first, last = self.camera_embedding.linear_1, self.camera_embedding.linear_2
-            first.weight.copy_(torch.randn(first.weight.shape, generator=generator) / CAMERA_DIMS**0.5)
+            first.weight.copy_(torch.randn(first.weight.shape, generator=generator) / self.camera_dims**0.5)
             for one in (first.bias, last.weight, last.bias):
                 one.zero_()
 
@@ -83,7 +85,7 @@ class VariationalDenoiser(nn.Module):
         t: Int[Tensor, "N"],
         text: Tensor,
         pooled: Tensor | None = None,
-        camera: Float[Tensor, "N 16"] | None = None,
+        camera: Float[Tensor, "N K"] | None = None,
     ) -> Float[Tensor, "N C h w"]:
         """The noise as the model of the renderings sees it."""
         return self.denoiser.noise_in(self._adapted(x_t, t, text, pooled, camera), x_t, t)
@@ -95,7 +97,7 @@ class VariationalDenoiser(nn.Module):
         t: Int[Tensor, "N"],
         text: Tensor,
         pooled: Tensor | None = None,
-        camera: Float[Tensor, "N 16"] | None = None,
+        camera: Float[Tensor, "N K"] | None = None,
     ) -> Float[Tensor, ""]:
         """The denoising loss on renderings (ProlificDreamer, eq. 8), in what the UNet predicts."""
         x_t = add_noise(x0, eps, self.denoiser.alphas_cumprod[t])
@@ -108,6 +110,6 @@ class VariationalDenoiser(nn.Module):
         if self.camera_embedding is None:
             return self.denoiser.predict(x_t, t, text, pooled)
         if camera is None:
-            camera = x_t.new_zeros(len(x_t), CAMERA_DIMS)
+            camera = x_t.new_zeros(len(x_t), self.camera_dims)
         with replaced(self.denoiser.unet, "class_embedding", self.camera_embedding):
             return self.denoiser.predict(x_t, t, text, pooled, class_labels=camera)

@@ -39,7 +39,8 @@ class LatentGuidance(BaseGuidance):
         guidance_rescale: float = 0.0
         """Share of the plain prediction's spread that the guided one takes on (Lin et al. 2024), 0 to 1."""
         weighting_strategy: str = "sds"
-        """w(t): sds (1 - alpha_bar), uniform (1), or fantasia3d (sqrt(alpha_bar) (1 - alpha_bar))."""
+        """w(t): sds or dreamfusion (1 - alpha_bar), uniform (1), or fantasia3d (sqrt(alpha_bar) (1 -
+        alpha_bar))."""
         encode_mode: str = "mean"
         """Latents are the "mean" of the posterior (no noise of its own), or a "sample" of it."""
         view_dependent_prompting: bool = True

@@ -1,0 +1,100 @@
+"""Guidance by the first stage of DeepFloyd IF, which denoises small pictures directly."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from maquette.core.errors import ConfigError, UserError
+from maquette.core.random import StepRandom
+from maquette.core.registry import register
+from maquette.diffusion import score
+from maquette.diffusion.denoiser import load_denoiser
+from maquette.diffusion.load import family, of_family
+from maquette.models.guidance.base import KEY, GuidanceOutput
+from maquette.models.guidance.stable_diffusion import StableDiffusionGuidance
+from maquette.models.guidance.view_text import ViewCondition
+from maquette.models.prompt_processors.base import PromptUtils
+
+
+@register("deep-floyd-guidance")
+class DeepFloydGuidance(StableDiffusionGuidance):
+    """Distillation by any rule in pixels; "latents" are pictures of the model's size, values in [-1, 1].
+
+    The model also predicts a variance, with three channels of its own, which distillation has no use for.
+    """
+
+    @dataclass(kw_only=True)
+    class Config(StableDiffusionGuidance.Config):
+        """The model and the rule."""
+
+        pretrained_model_name_or_path: str = "DeepFloyd/IF-I-XL-v1.0"
+        """A folder, or an id of the hub (gated: its licence); the same as the prompt processor's."""
+        guidance_scale: float = 20.0
+        """s of eps_uncond + s (eps_text - eps_uncond)."""
+        enable_channels_last_format: bool = True
+        """Whether the denoising network's weights are stored channels last."""
+
+    def __call__(
+        self,
+        rgb: Float[Tensor, "B H W 3"],
+        prompt_utils: PromptUtils | None,
+        elevation: Float[Tensor, "B"],
+        azimuth: Float[Tensor, "B"],
+        camera_distances: Float[Tensor, "B"],
+        rng: StepRandom | None = None,
+        rgb_as_latents: bool = False,
+        guidance_eval: bool = False,
+        **kwargs: Any,
+    ) -> GuidanceOutput:
+        """Distillation losses of pictures with values in [0, 1]; B samples, angles in degrees.
+
+        Raises:
+            UserError: latents are given, which this model does not have.
+        """
+        if rgb_as_latents:
+            raise UserError(
+                "DeepFloyd IF has no latents.",
+                hint="render pictures, or use a guidance of the Stable Diffusion family",
+            )
+        return super().__call__(
+            rgb,
+            prompt_utils,
+            elevation,
+            azimuth,
+            camera_distances,
+            rng=rng,
+            guidance_eval=guidance_eval,
+            **kwargs,
+        )
+
+    def descend(
+        self, x_t: Float[Tensor, "B 3 h w"], t: Int[Tensor, "B"], text: ViewCondition, steps: int
+    ) -> Iterator[tuple[Float[Tensor, "B 3 h w"], Float[Tensor, "B 3 h w"]]]:
+        """DDIM with clean pictures kept between -1 and 1 (Saharia et al. 2022, section 2.3): without, large
+        guidance scales lead out of what a picture can be."""
+        levels = [t * (steps - i) // steps for i in range(steps + 1)]
+        for level, following in pairwise(levels):
+            eps = self.guided_noise(x_t, level, text)
+            x0 = score.predicted_x0(x_t, eps, self.alpha_bar(level)).clamp(-1.0, 1.0)
+            eps = score.eps_from_x0(x0, x_t, self.alpha_bar(level))
+            x_t = score.ddim_step(x_t, eps, self.alpha_bar(level), self.alpha_bar(following))
+            yield x_t, x0
+
+    def _open(self, name: str, dtype: torch.dtype, own: bool, **switches: Any) -> Any:
+        """A model of pixels."""
+        name = of_family(name, "pixel")
+        found = family(name)
+        if found.name != "pixel":
+            raise ConfigError(
+                f"{KEY}.pretrained_model_name_or_path",
+                name,
+                f"the first stage of DeepFloyd IF; this model is of the family {found.name} ({found.what})",
+            )
+        if own:
+            return load_denoiser(name, dtype, self.device, **switches)
+        return super()._open(name, dtype, own, **switches)
