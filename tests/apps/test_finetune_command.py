@@ -83,7 +83,8 @@ def test_new_words_begin_as_what_follows_them():
 def test_rates_are_those_of_usual_models_where_the_prior_is_not_the_embedded_one():
     args = argparse.Namespace(
         method="lora", images="x", prompt="a <new1> mug", prior="some/model", init_word=None,
-        class_prompt=None, class_pictures=None, steps=None, batch=None, lr=None, rank=None, target=None, text_encoder=False,
+        class_prompt=None, class_pictures=None, steps=None, batch=None, lr=None, rank=None, target=None,
+        text_encoder=False,
         flip=False, view_words=False, sample=None, seed=None,
     )  # fmt: skip
     assert settings(args)["system.optimizer.args.lr"] == LEARNING_RATES["lora"]

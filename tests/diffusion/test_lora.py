@@ -1,8 +1,9 @@
 import pytest
 import torch
-from safetensors.torch import load_file
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 
-from maquette.core.errors import MissingFileError, UserError
+from maquette.core.errors import MissingFileError, ModelUnavailableError, UserError
 from maquette.diffusion import lora
 from maquette.diffusion.load import IMAGE_PARTS, load_pipeline
 
@@ -122,3 +123,46 @@ def test_entries_of_a_recipe():
     assert [(one.path, one.scale) for one in parsed] == [("a.safetensors", 1.0), ("b", 0.5)]
     with pytest.raises(UserError, match=r"lora\[0\]"):
         lora.LoRAFile.parse([{"file": "a"}], "system.guidance.lora")
+
+
+def test_the_adapter_of_stable_diffusion_is_a_thousandth_of_it():
+    """On the architecture of Stable Diffusion 1.5, which needs no memory without weights."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+        whole = sum(one.numel() for one in unet.parameters())
+        assert whole == 859_520_964
+        assert sum(one.numel() for one in lora.add_adapter(unet)) == 797_184
+
+
+@pytest.mark.parametrize(("alpha", "strength"), [(4.0, 1.0), (2.0, 0.5)])
+def test_files_of_kohyas_scripts(tmp_path, alpha, strength):
+    unet = fresh()
+    trained(unet)
+    renamed = {}
+    for key, weight in load_file(lora.save_adapter(unet, tmp_path / "ours.safetensors")).items():
+        layer, _, factor = key.removeprefix("unet.").rpartition(".lora_")
+        name = "lora_unet_" + layer.replace(".", "_")
+        renamed[f"{name}.{'lora_down' if factor.startswith('A') else 'lora_up'}.weight"] = weight
+        renamed[f"{name}.alpha"] = torch.tensor(alpha)
+    save_file(renamed, tmp_path / "kohya.safetensors")
+    ours, theirs = fresh(), fresh()
+    lora.load_adapter(ours, tmp_path / "ours.safetensors", scale=strength)
+    lora.load_adapter(theirs, tmp_path / "kohya.safetensors")
+    with torch.no_grad():
+        torch.testing.assert_close(answer(theirs), answer(ours))
+
+
+def test_a_run_folder_is_read_by_the_file_of_its_adapter(tmp_path):
+    unet = fresh()
+    trained(unet)
+    lora.save_adapter(unet, tmp_path / lora.ADAPTER_FILE)
+    save_file({"<new1>": torch.zeros(32)}, tmp_path / "learned_embeds.safetensors")
+    again = fresh()
+    lora.load_adapter(again, tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(answer(again), answer(unet))
+
+
+def test_an_id_that_the_hub_does_not_give_ends_in_a_sentence():
+    with pytest.raises(ModelUnavailableError, match="nobody/nothing"):
+        lora.load_adapter(fresh(), "nobody/nothing")
