@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from maquette.core.errors import UserError
 from maquette.core.random import named_generator
 from maquette.diffusion.latent_denoiser import LatentDenoiser
-from maquette.diffusion.load import family, load_pipeline
+from maquette.diffusion.load import family, load_pipeline, quiet_libraries
 from maquette.diffusion.lora import (
     ADAPTER_FILE,
     RANK,
@@ -166,7 +166,8 @@ class FineTuner(nn.Module):
         for name in ("unet", "vae"):
             parts[name] = copy.deepcopy(parts[name]).to(dtype)
         whole = type(self.pipeline)(**parts, requires_safety_checker=False)
-        whole.save_pretrained(folder, safe_serialization=True)
+        with quiet_libraries():
+            whole.save_pretrained(folder, safe_serialization=True)
         return sorted(folder.rglob("*.safetensors"))
 
 

@@ -85,7 +85,7 @@ def load_pipeline(
         UserError: the folder is incomplete or damaged; the part is named.
         ConfigError: there is no such scheduler.
     """
-    with _quiet_libraries():
+    with quiet_libraries():
         wanted = family(name).parts if parts is None else tuple(parts)
         pipeline = _load(name, wanted, dtype)
     pipeline.set_progress_bar_config(disable=True)
@@ -127,7 +127,7 @@ def load_part(
     present = parts_of(read_index(folder))
     if part not in present:
         raise UserError(f"The model {name} has no part {part}.", [f"it has {', '.join(present)}"])
-    with _quiet_libraries():
+    with quiet_libraries():
         return _freeze(_load_part(folder / part, *present[part], dtype, variant))
 
 
@@ -268,7 +268,7 @@ def _load_network(name: str, dtype: torch.dtype, variant: str | None) -> Any:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as err:
         raise _damaged(folder / "config.json", err) from err
-    with _quiet_libraries():
+    with quiet_libraries():
         return _freeze(_load_part(folder, "diffusers", kind, dtype, variant))
 
 
@@ -375,7 +375,7 @@ def _naming(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_libraries() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Keep the progress bars of parts that load in a second, and warnings that ask for nothing (one for each
     optional package of models that are not used here), off the screen. Errors are raised as ever, and a
     verbosity below warnings stays as it is.
