@@ -126,17 +126,17 @@ def apply_memory(target: Any, memory: Memory, device: torch.device | None = None
     memory.check(device)
     networks = {name: getattr(target, name, None) for name in PARTS}
     found = {name: one for name, one in networks.items() if isinstance(one, nn.Module)}
-    undo = ExitStack()
-    for name in ("unet", "controlnet"):
-        if name in found:
-            _attention(found[name], memory, undo)
-    if memory.channels_last:
-        _channels_last(found.get("unet", found.get("transformer")), undo)
-    if "vae" in found:
-        _autoencoder(found["vae"], memory, undo)
-    if memory.offload != "none":
-        _offload(target, found, memory.offload, device, undo)
-    return undo.close
+    with ExitStack() as undo:
+        for name in ("unet", "controlnet"):
+            if name in found:
+                _attention(found[name], memory, undo)
+        if memory.channels_last:
+            _channels_last(found.get("unet", found.get("transformer")), undo)
+        if "vae" in found:
+            _autoencoder(found["vae"], memory, undo)
+        if memory.offload != "none":
+            _offload(target, found, memory.offload, device, undo)
+        return undo.pop_all().close
 
 
 def placed(target: Any, device: torch.device, memory: Memory) -> Any:

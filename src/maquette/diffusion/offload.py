@@ -24,6 +24,8 @@ def offload(networks: Mapping[str, nn.Module], kind: str, device: torch.device) 
         kind: `model`, one network at a time is on the device, or `sequential`, one layer.
         device: where they compute. It is left to the caller that this is not the CPU.
     """
+    modules = [module for network in networks.values() for module in network.modules()]
+    changed = {module for module in modules if "forward" in vars(module)}
     for network in networks.values():
         network.to("cpu")
         if kind == "sequential":
@@ -35,6 +37,8 @@ def offload(networks: Mapping[str, nn.Module], kind: str, device: torch.device) 
         for network in networks.values():
             remove_hook_from_module(network, recurse=True)
             network.to(device)
+        for module in set(modules) - changed:
+            vars(module).pop("forward", None)  # accelerate leaves the method as an attribute
 
     return undo
 
