@@ -110,7 +110,7 @@ def generate(args: argparse.Namespace, run: Path) -> dict[str, Mesh]:
     meshes = {}
     for name, words in asked.items():
         folder = args.out / name.replace(" ", "-")
-        maquette(folder, "generate", *words, "--seed", str(args.seed))
+        maquette(folder, "generate", *words, "--seed", str(args.seed), "--overwrite")
         meshes[name] = read_mesh(folder / "mesh.glb")
     return meshes
 
