@@ -3,9 +3,9 @@
     python benchmarks/kill.py --kills 200 [--recipes volume,sdf,...] [--record FILE] [--minutes 9] [--out DIR]
 
 Each trial starts a short run, ends it by SIGKILL, goes on with `launch --resume` (or with the same command
-again if the run had come to nothing), and compares `mesh.glb` byte for byte, and all weights bit for bit, with
-those of an undisturbed run. Moments are drawn evenly over the whole length of a run; a part of the kills is
-aimed at the writing of a checkpoint: with a part of the file written, all of it, or the new name just given.
+again if the run had come to nothing), and compares `mesh.glb` byte for byte, and all weights bit for bit,
+with those of an undisturbed run. Moments are drawn evenly over the whole length of a run; a part of the kills
+is aimed at the writing of a checkpoint: with a part of the file written, all of it, or its name just given.
 
 The workers are forked from one process that has imported and compiled everything and has no threads. What is
 done is kept in the record; the same command goes on where it was stopped. The exit code is 1 if any result
@@ -61,7 +61,8 @@ RECIPES: dict[str, tuple[str, list[str]]] = {
     "sdf": ("sdf", VOLUME),
     "gaussians": ("gaussians", [
         "system.geometry.init_num_pts=64", "system.geometry.max_num=128",
-        "system.geometry.densify_from_iter=0", "system.geometry.densification_interval=1", "system.geometry.densify_grad_threshold=0.0",
+        "system.geometry.densify_from_iter=0", "system.geometry.densification_interval=1",
+        "system.geometry.densify_grad_threshold=0.0",
         "system.geometry.prune_interval=2", "system.geometry.isosurface_resolution=16",
     ]),
     "stages": ("volume-to-tetrahedra", [

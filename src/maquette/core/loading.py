@@ -44,7 +44,7 @@ def load_checkpoint(path: str | Path, map_location: str = "cpu", *, mapped: bool
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(path, "checkpoint")
-    if not mapped and not is_whole(path):
+    if not (zipfile.is_zipfile(path) if mapped else is_whole(path)):
         raise _unreadable(path, holds_code=False)
     try:
         content = torch.load(path, map_location=map_location, weights_only=True, mmap=mapped)

@@ -35,7 +35,7 @@ def newest_checkpoint(folder: RunFolder, training: bool = True) -> Path | None:
     """
     steps: dict[Path, int] = {}
     damaged = []
-    for path in folder.ckpts.glob("*.ckpt"):
+    for path in folder.checkpoints:
         try:
             content = load_checkpoint(path, mapped=True)
         except UserError:

@@ -22,6 +22,7 @@ CODE_SUFFIXES = (".py", ".yaml", ".toml")
 CONTENT = (
     "stages", "ckpts", "configs", "code", "tb_logs", "csv_logs", "wandb_logs", "save",
     "attribution", "edit", "samples", "profiling",
+    "pytorch_lora_weights.safetensors", "learned_embeds.safetensors", "pipeline", "samples.png",
     "cmd.txt", "config.yaml", "run.json", "run-*.json", "error.log",
     "mesh.glb", "turntable.mp4", "preview.png", "mesh.report.json",
 )  # fmt: skip
@@ -81,7 +82,13 @@ class RunFolder:
     @property
     def has_checkpoint(self) -> bool:
         """Whether something was optimised here that a run can be resumed from."""
-        return any(self.ckpts.glob("*.ckpt")) or any(self.stages.glob("*/ckpts/*.ckpt"))
+        stages = [RunFolder(path) for path in self.stages.glob("*")]
+        return any(one.checkpoints for one in (self, *stages))
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints of the run itself, whole or not, without those that were still being written."""
+        return sorted(path for path in self.ckpts.glob("*.ckpt") if not is_unfinished(path))
 
     @property
     def log_file(self) -> Path:
