@@ -41,7 +41,8 @@ class GrowthWatch(Callback):
         self.warning: str | None = None
         self._cost = cost
         self._looked = 0.0
-        self._censuses: list[Census] = []
+        self._first = self._last = Census()
+        self._rises = 0
         self._places: CreationPlaces | None = None
         self._tracing = False
         self._traced = 0
@@ -88,22 +89,27 @@ class GrowthWatch(Callback):
     @property
     def _suspects(self) -> Counter[Kind]:
         """The kinds of which there are more now, if that has gone on for long enough."""
-        if len(self._censuses) <= self.cfg.rises:
+        first, last = self._first, self._last
+        if self._rises < self.cfg.rises or not (
+            last.graphs > first.graphs or self._gained >= self.cfg.megabytes
+        ):
             return Counter()
-        first, last = self._censuses[0], self._censuses[-1]
         if last.graphs > first.graphs:
             return Counter({kind: n for kind, n in (last.count - first.count).items() if kind.graph})
         return last.count - first.count
 
     def _look(self, census: Census) -> None:
-        """Keep the censuses for as long as each has more than the one before."""
-        before = self._censuses[-1] if self._censuses else None
-        grown = before is not None and (census.graphs > before.graphs or census.total > before.total)
-        self._censuses = [*self._censuses, census] if grown else [census]
-        gained = census.total - self._censuses[0].total
-        enough = census.graphs > self._censuses[0].graphs or gained >= self.cfg.megabytes * 1e6
-        if len(self._censuses) > self.cfg.rises and not enough:
-            self._censuses = self._censuses[1:]
+        """Count the looks in a row of which each found more than the one before; the first finds anything."""
+        before = self._last
+        grown = before.count and (census.graphs > before.graphs or census.total > before.total)
+        self._rises = self._rises + 1 if grown else 0
+        self._first = self._first if grown else census
+        self._last = census
+
+    @property
+    def _gained(self) -> float:
+        """Megabytes more than at the beginning of the rise."""
+        return (self._last.total - self._first.total) / 1e6
 
     def _too_soon(self) -> bool:
         return time.perf_counter() - self._looked < self._cost / self.share
@@ -114,8 +120,7 @@ class GrowthWatch(Callback):
             self._places.__exit__(None, None, None)
 
     def _tell(self, model: LightningModule, lines: Counter[str]) -> None:
-        gained = (self._censuses[-1].total - self._censuses[0].total) / 1e6
-        text = [f"Memory grows: tensors that nothing needs stay alive ({gained:+.1f} MB)."]
+        text = [f"Memory grows: tensors that nothing needs stay alive ({self._gained:+.1f} MB)."]
         suspects = self._suspects
         for kind, number in suspects.most_common(SHOWN):
             one = next((one for one in live_tensors() if kind_of(one) == kind), None)

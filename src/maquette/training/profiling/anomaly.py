@@ -9,15 +9,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from maquette.core.errors import CollapseError
 from maquette.core.paths import atomic_path
 from maquette.training.callbacks.origin import FUNCTION, called_from
 
 
+class AnomalyMode(Callback):
+    """Switches the search on for the optimisation; the Trainer switches it back when that ends."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on, every derivative is checked."""
+        torch.autograd.set_detect_anomaly(True)
+
+
 @contextmanager
 def anomaly_search(path: Path) -> Iterator[None]:
-    """Check every derivative inside the block; the file says what was found, and where it was called.
+    """The file says what is found inside the block, and where it was called.
 
     Raises:
         CollapseError: a derivative is not a number.
@@ -25,8 +34,7 @@ def anomaly_search(path: Path) -> Iterator[None]:
     with warnings.catch_warnings(record=True) as told:
         warnings.filterwarnings("always", message="Error detected in")
         try:
-            with torch.autograd.set_detect_anomaly(True):
-                yield
+            yield
         except RuntimeError as err:
             function = FUNCTION.search(str(err))
             if function is None:

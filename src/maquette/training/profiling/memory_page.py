@@ -34,7 +34,7 @@ class Allocation:
 
 
 def memory_page(events: Iterable[Mapping[str, Any]]) -> str:
-    """The page for the events of a Chrome trace that was recorded with memory and stacks."""
+    """The page for the events of a Chrome trace that was recorded with memory."""
     events = list(events)
     body = "".join(
         _device(name, sorted(found, key=lambda one: one.time), events)
@@ -115,19 +115,17 @@ def _curve(found: Sequence[Allocation], peak: float) -> str:
 
 
 class _Makers:
-    """Which function of ours, and which operation of PyTorch, runs at a moment."""
+    """Which part of the step, and which operation of PyTorch, runs at a moment."""
 
     def __init__(self, events: Iterable[Mapping[str, Any]]) -> None:
         spans = [event for event in events if event.get("ph") == "X"]
         self.operations = _Spans(one for one in spans if one.get("cat") == "cpu_op")
-        self.functions = _Spans(
-            one for one in spans if one.get("cat") == "python_function" and "maquette/" in one["name"]
-        )
+        self.parts = _Spans(one for one in spans if str(one["name"]).startswith("part: "))
 
     def at(self, time: float) -> str:
         """Both, as far as they are known."""
-        function, operation = self.functions.innermost(time), self.operations.innermost(time)
-        return "  ".join(one for one in (operation or "?", function) if one)
+        part, operation = self.parts.innermost(time), self.operations.innermost(time)
+        return ", ".join(one for one in (operation or "?", part) if one)
 
 
 class _Spans:

@@ -55,33 +55,34 @@ class Recorder(Callback):
     ) -> None:
         """Begin and end with a step."""
         if self._profiler is None and not self._done and trainer.global_step >= self._begin:
-            self._start()
+            self._start(pl_module)
         elif trainer.global_step >= self._begin + RECORDED:
-            self._finish()
+            self._finish(pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A short run is recorded to its end."""
-        self._finish()
+        self._finish(pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Keep what there is, above all of a run that ran out of memory."""
-        self._finish()
+        self._finish(pl_module)
 
-    def _start(self) -> None:
+    def _start(self, system: LightningModule) -> None:
+        _show_parts(system, True)
         if self.memory:
             record_memory_history(True)
         self._profiler = torch.profiler.profile(
             activities=profiler_activities(),
             record_shapes=self.profile,
             profile_memory=self.memory,
-            with_stack=self.memory,
             acc_events=True,
         )
         self._profiler.__enter__()
 
-    def _finish(self) -> None:
+    def _finish(self, system: LightningModule) -> None:
         if self._profiler is None:
             return
+        _show_parts(system, False)
         profiler, self._profiler, self._done = self._profiler, None, True
         synchronize()
         profiler.__exit__(None, None, None)
@@ -102,6 +103,13 @@ class Recorder(Callback):
             with atomic_path(self.folder / "memory.pickle") as temporary:
                 dump_memory_history(temporary)
             record_memory_history(False)
+
+
+def _show_parts(system: LightningModule, wanted: bool) -> None:
+    """Have the parts of a step stand in the trace, where the system marks them."""
+    sections = getattr(system, "sections", None)
+    if sections is not None:
+        sections.recorded = wanted
 
 
 def table(profiler: torch.profiler.profile) -> str:

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from lightning.pytorch.profilers import Profiler
+from torch.profiler import record_function
 
 from maquette.core.device import synchronize
 
@@ -48,6 +49,8 @@ class Sections:
         self.running = False
         self.wait = False
         """Wait for the device at each mark."""
+        self.recorded = False
+        """Whether a profiler records, which is to show the parts."""
         self._open: list[str] = []
         self._since = 0.0
         self._marks: dict[str, _Section] = {}
@@ -102,18 +105,23 @@ class Sections:
 
 
 class _Section:
-    """Reusable, because it remembers nothing."""
+    """Reusable, also inside itself."""
 
     def __init__(self, sections: Sections, name: str) -> None:
         self.sections = sections
         self.name = name
+        self._ranges: list[record_function] = []
 
     def __enter__(self) -> None:
         self.sections.enter(self.name)
+        if self.sections.recorded:
+            self._ranges.append(record_function(f"part: {self.name}").__enter__())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._ranges:
+            self._ranges.pop().__exit__(kind, error, trace)
         self.sections.leave()
 
 

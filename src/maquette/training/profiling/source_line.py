@@ -9,26 +9,31 @@ from types import FrameType
 import maquette
 
 PACKAGE = str(Path(maquette.__file__).parent)
-LIBRARIES = ("site-packages", "dist-packages", "<frozen", "<string>", "torch/", "lib/python")
+LIBRARIES = ("site-packages", "dist-packages", "<frozen", "<string>", "lib/python")
+ENGINE = "/lightning/"
+"""Above it, a line of ours is only where the whole run was started."""
+MACHINERY = ("/torch/utils/", "/torch/_", "/torch/overrides")
 OWN_TOOLS = str(Path(__file__).parent)
 
 
 def calling_line() -> str:
     """The innermost line of the present call that is ours or the user's, as ``path:line in function``.
 
-    Where there is none, it is a library's: the innermost that is no part of torch.
+    Where there is none below the Trainer, it is that of the library that asked, such as an optimizer.
     """
     frame: FrameType | None = sys._getframe(1)
-    library = "?"
+    library = None
     while frame is not None:
         name = frame.f_code.co_filename
         if not name.startswith(OWN_TOOLS):
             if not any(mark in name for mark in LIBRARIES):
                 return _shown(frame, name.replace(f"{PACKAGE}/", "maquette/"))
-            if library == "?" and "/torch/" not in name:
+            if library is None and "-packages" in name and not any(mark in name for mark in MACHINERY):
                 library = _shown(frame, name.rpartition("site-packages/")[2])
+            if library is not None and ENGINE in name:
+                break
         frame = frame.f_back
-    return library
+    return library or "?"
 
 
 def _shown(frame: FrameType, name: str) -> str:

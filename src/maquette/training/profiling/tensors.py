@@ -55,7 +55,8 @@ class Census:
 def live_tensors() -> list[Tensor]:
     """Every tensor that Python knows, garbage excluded."""
     gc.collect()
-    return [one for one in gc.get_objects() if issubclass(type(one), Tensor)]
+    kinds = _with_subclasses(Tensor)
+    return [one for one in gc.get_objects() if type(one) in kinds]
 
 
 def live_bytes() -> int:
@@ -120,6 +121,10 @@ def holder(tensor: Tensor, model: nn.Module) -> str | None:
             if isinstance(one, dict | list | tuple | set) or type(one).__name__ in ("deque", "cell"):
                 queue.append(one)
     return None
+
+
+def _with_subclasses(cls: type) -> set[type]:
+    return {cls}.union(*map(_with_subclasses, cls.__subclasses__()))
 
 
 class CreationPlaces(TorchDispatchMode):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lightning.pytorch import Callback
 
-from maquette.training.profiling.anomaly import anomaly_search
+from maquette.training.profiling.anomaly import AnomalyMode, anomaly_search
 from maquette.training.profiling.recorder import Recorder
 from maquette.training.profiling.sync_audit import SyncAudit
 from maquette.training.run_folder import RunFolder
@@ -35,6 +35,7 @@ class Tools:
         target = folder.root / FOLDER
         recorder = [Recorder(target, self.profile, self.memory_snapshot)]
         return [
+            *([AnomalyMode()] if self.detect_anomaly else []),
             *([SyncAudit(target / "sync.txt")] if self.sync_audit else []),
             *(recorder if self.profile or self.memory_snapshot else []),
         ]
