@@ -9,6 +9,7 @@ from maquette.core.errors import UserError
 from maquette.core.paths import EMBEDDED_PRIOR
 from maquette.diffusion.load import load_pipeline
 from maquette.diffusion.lora import load_adapter
+from maquette.diffusion.new_words import mean_embedding
 from maquette.io.images import read_image
 from maquette.systems.sample_store import SampleStore
 from maquette.training.run import run
@@ -74,6 +75,19 @@ def test_dreambooth_leaves_a_pipeline_that_knows_the_word(tmp_path):
     assert {path.parent.name for path in result.files} == {"unet", "vae", "text_encoder", "run"}
     pipeline = load_pipeline(str(tmp_path / "run" / "pipeline"))
     assert "<new1>" in pipeline.tokenizer.get_vocab()
+
+
+@pytest.mark.parametrize("method", ["lora", "dreambooth"])
+def test_the_words_may_have_a_learning_rate_of_their_own(tmp_path, method):
+    """At rate zero they stay what they began as, although the text encoder trains."""
+    rates = 'system.optimizer.params={tuner.words: {lr: 0.0, weight_decay: 0.0}, "*": {}}'
+    words = [rates, "system.train_text_encoder=true", "training.finish=[]"]
+    train(tmp_path / "run", *words, method=method, steps=2)
+    state = torch.load(tmp_path / "run" / "ckpts" / "last.ckpt", weights_only=True)["state_dict"]
+    pipeline = load_pipeline(TINY, parts=("tokenizer", "text_encoder"))
+    table = pipeline.text_encoder.get_input_embeddings()
+    started = mean_embedding(pipeline.tokenizer, table, "duck")
+    assert torch.equal(state["tuner.words.0"][0], started)
 
 
 def test_only_missing_pictures_are_made_again(tmp_path):

@@ -88,7 +88,7 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
         "data.batch_size": args.batch,
         "system.pretrained_model_name_or_path": args.prior,
         "system.new_words": new_words(args.prompt, args.init_word),
-        "system.class_prompts": args.class_prompt or [],
+        "system.class_prompts": args.class_prompt or (None if own else []),
         "system.class_pictures": args.class_pictures,
         "system.sample_prompts": args.sample,
         "system.sample_scale": None if own else 7.5,

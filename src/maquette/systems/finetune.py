@@ -51,8 +51,6 @@ class FineTune(BaseSystem):
         """Whether the text encoder trains in the same way."""
         new_words: dict[str, str] = field(default_factory=dict)
         """New words such as <new1>, each with known ones whose embedding it starts as; they always train."""
-        words_lr: float | None = None
-        """Learning rate of the new words' embeddings; that of the rest by default."""
         class_prompts: list[str] = field(default_factory=list)
         """Captions of pictures that the model makes before it learns, and must go on to make: prior
         preservation. None without captions."""
@@ -102,14 +100,6 @@ class FineTune(BaseSystem):
             self.tuner.pipeline.unet.enable_gradient_checkpointing()
         self._class_images: Tensor | None = None
         self._class_captions: list[str] = []
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        """The optimizer of the config, the new words in a group of their own where they have a rate."""
-        if self.cfg.words_lr is not None and self.cfg.new_words and not self.cfg.optimizer.get("params"):
-            parts = {f"tuner.{name}": {} for name, _ in self.tuner.named_children()}
-            parts["tuner.words"] = {"lr": self.cfg.words_lr}
-            self.cfg.optimizer = {**self.cfg.optimizer, "params": parts}
-        return super().configure_optimizers()
 
     @property
     def image_size(self) -> int:
