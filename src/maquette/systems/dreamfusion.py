@@ -1,16 +1,17 @@
 """DreamFusion (Poole et al. 2022): a representation under score distillation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from maquette.systems.base import BaseLift3DSystem
+from maquette.systems.guided import Guided, check_freq
 from maquette.systems.shape_losses import SHAPE_LOSSES
 
 
-class DreamFusion(BaseLift3DSystem):
+class DreamFusion(Guided, BaseLift3DSystem):
     """Each step renders views, asks the guidance how they should change, and adds priors on the shape.
 
     A subclass changes what the guidance sees (`guidance_input`), which priors may be asked for
@@ -23,6 +24,12 @@ class DreamFusion(BaseLift3DSystem):
     @dataclass(kw_only=True)
     class Config(BaseLift3DSystem.Config):
         """The options of every system that lifts 2D to 3D."""
+
+        freq: dict[str, Any] = field(default_factory=dict)
+        """How often, in steps: ``guidance_eval``, sheets of what the guiding model sees (0 for none)."""
+
+        def __post_init__(self) -> None:
+            check_freq(self.freq)
 
     cfg: Config
 
@@ -49,13 +56,7 @@ class DreamFusion(BaseLift3DSystem):
         Raises:
             ConfigError: the recipe has no weight for a loss of the guidance.
         """
-        with self.timed("guidance"):
-            guided = self.guidance(self.guidance_input(out), self.prompt_utils, **batch, rgb_as_latents=False)
-        for name, value in guided.items():
-            if name.startswith("loss_"):
-                self.set_loss(name.removeprefix("loss_"), value)
-            elif isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1):
-                self.log(f"train/{name}", value.detach() if isinstance(value, Tensor) else value)
+        self.ask_guidance(self.guidance_input(out), batch)
 
     def set_shape_losses(self, out: Any) -> None:
         """Add every prior of `shape_losses` whose weight is above zero at this step.

@@ -24,6 +24,7 @@ class ProlificDreamer(DreamFusion):
         """coarse (a field), geometry (a mesh judged by its normals) or texture (a fixed mesh)."""
 
         def __post_init__(self) -> None:
+            super().__post_init__()
             if self.stage not in STAGES:
                 raise ConfigError("system.stage", self.stage, f"one of: {', '.join(STAGES)}")
 
