@@ -104,9 +104,7 @@ def test_cameras_of_a_step_are_the_same_however_many_batches_make_it() -> None:
 
 
 @pytest.mark.parametrize("how", ["norm", "value"])
-def test_gradients_are_clipped_by_norm_or_value(
-    toy: Any, how: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gradients_are_clipped_by_norm_or_value(toy: Any, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[float] = []
 
     class Norms(Callback):

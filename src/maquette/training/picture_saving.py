@@ -11,6 +11,7 @@ from torch import Tensor
 
 from maquette.core.errors import UserError
 from maquette.io.images import write_image
+from maquette.training.loggers.media import loggers_of, logging_of, show_picture
 from maquette.training.pictures import (
     Picture,
     Range,
@@ -109,10 +110,8 @@ class PictureSaver:
 
     def log_picture(self, name: str, picture: Picture, step: int | None) -> None:
         """Show a picture in the logs that can; a system with a Trainer has such logs."""
-        for logger in getattr(getattr(self, "_trainer", None), "loggers", ()):
-            experiment = getattr(logger, "experiment", None)
-            if hasattr(experiment, "add_image"):
-                experiment.add_image(name, picture.numpy(), step, dataformats="HWC")
+        if logging_of(self).pictures:
+            show_picture(loggers_of(self), name, picture, step)
 
     def _save(
         self, filename: str | Path, picture: Picture, name: str | None = None, step: int | None = None

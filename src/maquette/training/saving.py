@@ -24,6 +24,7 @@ from maquette.io.textures import pack_metallic_roughness
 from maquette.io.video import write_video
 from maquette.ops.gaussians import Gaussians
 from maquette.ops.mesh import Mesh
+from maquette.training.loggers.media import loggers_of, logging_of, show_mesh, show_video
 from maquette.training.picture_saving import PictureSaver
 
 SEQUENCE_FORMATS = ("mp4", "gif")
@@ -146,7 +147,7 @@ class SaverMixin(PictureSaver):
         path = self.get_save_path(filename)
         path = path if path.suffix == f".{save_format}" else path.with_name(f"{path.name}.{save_format}")
         written = write_video(path, (read_image(frame) for frame in frames), fps=fps)
-        self.log_video(name, written, step)
+        self.log_video(name, written, step, fps)
         return written
 
     def save_mesh(
@@ -180,6 +181,7 @@ class SaverMixin(PictureSaver):
         if path.suffix == ".stl":
             mesh = read_mesh(path, up=options.get("up"), units=options.get("units"))
         write_report(mesh, path)
+        self.log_mesh(filename, mesh)
         return path
 
     def save_obj(
@@ -215,16 +217,22 @@ class SaverMixin(PictureSaver):
             texture_format=map_format,
         )
         write_report(written, files[0])
+        self.log_mesh(filename, written)
         return files
 
     def save_splats(self, filename: str | Path, gaussians: Gaussians) -> Path:
         """A cloud of Gaussians as ``.ply``, see :func:`maquette.io.splats.write_splats`."""
         return write_splats(gaussians, self.get_save_path(filename))
 
-    def log_video(self, name: str | None, path: Path, step: int | None) -> None:
+    def log_video(self, name: str | None, path: Path, step: int | None, fps: int = 30) -> None:
         """Show a video in the logs that can."""
-        if name is not None and self._wandb is not None:
-            self._wandb.log_video(key=name, videos=[str(path)], step=step)
+        if name is not None and logging_of(self).pictures:
+            show_video(loggers_of(self), name, path, step, fps)
+
+    def log_mesh(self, filename: str | Path, mesh: Mesh) -> None:
+        """Show a saved mesh in the logs that can, unless it is very large."""
+        if logging_of(self).meshes and mesh.n_faces <= logging_of(self).max_faces:
+            show_mesh(loggers_of(self), Path(filename).stem, mesh, getattr(self, "true_global_step", 0))
 
     def _frames(self, folder: Path, matcher: str) -> list[Path]:
         pattern = re.compile(matcher)

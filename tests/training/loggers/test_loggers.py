@@ -212,3 +212,26 @@ def test_settings_of_the_logs_that_cannot_be(settings: dict[str, Any], key: str)
     with pytest.raises(ConfigError) as caught:
         LoggingConfig(**settings)
     assert caught.value.key == f"training.logging.{key}"
+
+
+def test_what_a_system_saves_is_in_the_logs_too(
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mesh = Mesh(torch.eye(3), torch.tensor([[0, 1, 2]]))
+
+    def on_predict_epoch_end(self: Any) -> None:
+        for frame in (0, 1):
+            self.save_rgb_image(f"turn/{frame}.png", torch.full((8, 8, 3), float(frame)))
+        self.save_img_sequence("turn", "turn", r"(\d+)\.png", fps=2, name="turn", step=4)
+        self.save_rgb_image("view.png", torch.ones(8, 8, 3), name="view", step=4)
+        self.save_mesh("it4-export/toy.glb", mesh)
+
+    monkeypatch.setattr(toy.system, "on_predict_epoch_end", on_predict_epoch_end)
+    logs = "training.loggers=[csv, tensorboard]"
+    run(toy(logs), "train")
+    tags = read(tmp_path / "run" / "tb_logs" / "version_0").Tags()
+    assert {"turn", "view"} <= set(tags["images"]) and "toy_VERTEX" in tags["tensors"]
+    off = ("training.logging.pictures=false", "training.logging.meshes=false", f"run_dir={tmp_path / 'off'}")
+    run(toy(logs, *off), "train")
+    tags = read(tmp_path / "off" / "tb_logs" / "version_0").Tags()
+    assert tags["images"] == [] and "toy_VERTEX" not in tags["tensors"]

@@ -109,7 +109,8 @@ def test_audit_counts_by_kind() -> None:
 def test_instruments_observation_and_previews_do_not_change_a_bit(toy: Any, tmp_path: Path) -> None:
     everything = (
         "training.logging.histograms=[weights, gradients, activations]",
-        "training.logging.histograms_every=1", "training.loggers=[csv, tensorboard]", "training.collapse.every=1", "training.growth.every=3",
+        "training.logging.histograms_every=1", "training.loggers=[csv, tensorboard]",
+        "training.collapse.every=1", "training.growth.every=3",
         "training.checkpoint_every=1", "training.snapshot_code=true", "trainer.limit_val_batches=2",
         "trainer.val_check_interval=2", "trainer.check_val_every_n_epoch=null", "trainer.log_every_n_steps=1",
         "checkpoint.every_n_train_steps=2", "checkpoint.save_top_k=-1",

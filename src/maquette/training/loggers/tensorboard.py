@@ -59,7 +59,8 @@ class TensorBoard(TensorBoardLogger):
             colorspace=3,
             encoded_image_string=gif_bytes(frames, max(1, fps // every)),
         )
-        self.experiment.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
+        writer = self.experiment._get_file_writer()  # reopened, where the Trainer has closed it after a phase
+        writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
 
     @rank_zero_only
     def log_mesh(self, name: str, mesh: Mesh, step: int | None) -> None:

@@ -1,0 +1,104 @@
+"""What the engine costs: logs and callbacks on against off, and its own overhead in a step.
+
+    python benchmarks/engine.py [--steps 40] [--rounds 3] [--recipe first-light] [key.path=value ...]
+
+Both kinds of run are done in turn, in one process; the first one, which compiles, does not count. The ratio
+is of the medians of the times of optimisation (loading and export are the same work in both). Fails where a
+limit is not met.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from maquette.core.config import load_config
+from maquette.training.profiling.sections import PARTS
+from maquette.training.run import run
+
+MOST_OBSERVED = 1.05
+"""Time with everything switched on, as a multiple of that with everything off."""
+MOST_OVERHEAD = 0.03
+"""Part of a step that is the engine's own: neither data, nor the model's work, nor the optimiser."""
+OWN = ("engine", "callbacks")
+ON = ("training.logging.histograms=[weights, gradients, activations]",)
+OFF = (
+    "training.loggers=[]", "training.logging.timing=false", "training.collapse.enabled=false",
+    "training.growth.enabled=false", "training.checkpoint_every=1000000", "training.snapshot_code=false",
+)  # fmt: skip
+"""Everything else is on at its default frequency."""
+
+console = Console()
+
+
+def measured(args: argparse.Namespace, folder: Path, settings: tuple[str, ...]) -> dict[str, object]:
+    """`run.json` of one run."""
+    always = [
+        f"run_dir={folder}",
+        f"trainer.max_steps={args.steps}",
+        "training.finish=[]",
+        "trainer.limit_val_batches=0",
+    ]
+    given = [f"system.prompt_processor.prompt={args.prompt}", *always, *settings, *args.overrides]
+    run(load_config(args.recipe, given), "train", listeners=[lambda event: None] if settings == ON else ())
+    gc.collect()
+    return json.loads((folder / "run.json").read_text())
+
+
+def observed(args: argparse.Namespace, out: Path) -> tuple[float, dict[str, float]]:
+    """Ratio of on to off, and the seconds of the parts of a step with everything on."""
+    measured(args, out / "warm", OFF)
+    taken: dict[str, list[float]] = {"on": [], "off": []}
+    parts: list[dict[str, float]] = []
+    for index in range(args.rounds):
+        for name, settings in (("on", ON), ("off", OFF)):
+            record = measured(args, out / f"{name}-{index}", settings)
+            taken[name].append(record["seconds"]["optimising"])
+            parts += [record["step_seconds"]] if name == "on" else []
+            console.print(f"{name} {index}: {taken[name][-1]:.2f} s")
+    middle = {name: statistics.median([one.get(name, 0.0) for one in parts]) for name in PARTS}
+    return statistics.median(taken["on"]) / statistics.median(taken["off"]), middle
+
+
+def table_of(parts: dict[str, float]) -> Table:
+    """Where a step goes."""
+    table = Table(title="a step", title_justify="left")
+    for heading, justify in (("part", "left"), ("ms", "right"), ("share", "right")):
+        table.add_column(heading, justify=justify)
+    total = sum(parts.values())
+    for name, seconds in parts.items():
+        if seconds:
+            table.add_row(name, f"{1e3 * seconds:.2f}", f"{seconds / total:.1%}")
+    return table
+
+
+def main() -> int:
+    """Measure, print, judge."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=40, help="optimisation steps of a run (40)")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each kind (3)")
+    parser.add_argument("--recipe", default="first-light", help="recipe name or file (first-light)")
+    parser.add_argument("--prompt", default="a red mushroom")
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="changes to the recipe")
+    args = parser.parse_intermixed_args()
+    with tempfile.TemporaryDirectory() as out:
+        ratio, parts = observed(args, Path(out))
+    overhead = sum(parts[name] for name in OWN) / sum(parts.values())
+    console.print(table_of(parts))
+    console.print(f"loggers and callbacks on / off: {ratio:.3f} (at most {MOST_OBSERVED})")
+    console.print(f"overhead of the engine: {overhead:.2%} of a step (at most {MOST_OVERHEAD:.0%})")
+    return 0 if ratio <= MOST_OBSERVED and overhead <= MOST_OVERHEAD else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
