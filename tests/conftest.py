@@ -16,10 +16,11 @@ install_typecheck()
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
-    """Tests neither read nor fill the cache of the person who runs them, compiled kernels excepted: those
-    are found by the digest of their source, so that they are never stale.
+    """Tests neither read nor fill the cache of the person who runs them, nor their defaults; compiled kernels
+    excepted: those are found by the digest of their source, so that they are never stale.
     """
     monkeypatch.setenv("MAQUETTE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("MAQUETTE_DEFAULTS", "")
 
 
 @pytest.fixture(autouse=True)
