@@ -3,7 +3,15 @@
 import pytest
 
 from maquette.core.errors import UserError
-from maquette.core.paths import assets_dir, atomic_path, cache_dir, configs_dir, safe_name
+from maquette.core.paths import (
+    assets_dir,
+    atomic_path,
+    cache_dir,
+    configs_dir,
+    is_unfinished,
+    remove_leftovers,
+    safe_name,
+)
 
 
 def test_atomic_path_replaces_only_when_all_is_written(tmp_path):
@@ -81,3 +89,24 @@ def test_the_cache_moves_with_its_variable(tmp_path, monkeypatch):
 def test_package_folders_stand_beside_each_other():
     assert configs_dir("a.yaml").parent.parent == assets_dir().parent
     assert configs_dir().is_dir()
+
+
+def test_leftovers_of_killed_programs_are_removed_and_nothing_else(tmp_path):
+    (tmp_path / "save").mkdir()
+    left = tmp_path / "save" / ".part-0123456789ab-a.png"
+    folder = tmp_path / ".part-ba9876543210-code-x"
+    left.write_text("half")
+    (folder / "inside").mkdir(parents=True)
+    for name in (".part-mine", "part-0123456789ab-a.png", "save/a.png"):
+        (tmp_path / name).write_text("whole")
+    assert is_unfinished(left) and is_unfinished(folder) and not is_unfinished(tmp_path / ".part-mine")
+    assert remove_leftovers(tmp_path) == [folder, left]
+    found = sorted(path.name for path in tmp_path.rglob("*"))
+    assert found == [".part-mine", "a.png", "part-0123456789ab-a.png", "save"]
+
+
+def test_what_atomic_path_writes_to_is_known_as_unfinished(tmp_path):
+    with atomic_path(tmp_path / "a.png") as temporary:
+        assert is_unfinished(temporary)
+        temporary.write_text("")
+    assert remove_leftovers(tmp_path) == [] and (tmp_path / "a.png").exists()

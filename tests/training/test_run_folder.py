@@ -49,3 +49,73 @@ def test_overwriting_never_clears_a_folder_that_holds_no_run(tmp_path):
     (tmp_path / "configs" / "parsed.yaml").write_text("")
     RunFolder(tmp_path).clear()
     assert not (tmp_path / "code").exists()
+
+
+def test_a_folder_killed_while_it_is_cleared_is_a_run_that_nobody_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_configs("a: 1\n", None)
+    folder.write_command()
+    folder.ckpts.mkdir()
+    folder.last_checkpoint.write_text("old")
+
+    class Killed(BaseException):
+        pass
+
+    def killed(path: Path) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("maquette.training.run_folder._remove", killed)
+        folder.clear()
+    assert not folder.recipe.exists() and folder.is_run
+    folder.clear()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_run_had_come_to_goes_and_its_recipe_stays(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_configs("a: 1\n", None)
+    folder.write_command()
+    for name in ("save/it1.png", "csv_logs/version_0/metrics.csv", "mine/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("")
+    folder.clear(keep_recipe=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cmd.txt", "config.yaml", "configs", "mine"]
+    assert folder.recipe.read_text() == "a: 1\n"
+
+
+def test_a_folder_is_unused_until_the_recipe_is_there(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "raw.yaml").write_text("a: 1\n")
+    (tmp_path / "configs" / ".part-0123456789ab-parsed.yaml").write_text("a: ")
+    folder.check_usable(reuse=False)
+    (tmp_path / "configs" / "parsed.yaml").write_text("a: 1\n")
+    with pytest.raises(UserError, match="not empty"):
+        folder.check_usable(reuse=False)
+
+
+@pytest.mark.parametrize("name", ["run.json", "run-export.json", "configs/parsed.yaml"])
+def test_signs_of_a_run(tmp_path: Path, name: str) -> None:
+    folder = RunFolder(tmp_path)
+    assert not folder.is_run
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("{}")
+    assert folder.is_run
+
+
+def test_code_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    extension = tmp_path / "mine.py"
+    extension.write_text("a = 1\n")
+    folder = RunFolder(tmp_path / "run")
+    (folder.code / "maquette" / "gone").mkdir(parents=True)
+    (folder.code / "maquette" / "gone" / "old.py").write_text("")
+    for text in ("a = 2\n", "a = 3\n"):
+        extension.write_text(text)
+        folder.write_code([extension])
+        assert (folder.code / "mine.py").read_text() == text
+    assert not (folder.code / "maquette" / "gone").exists()
+    assert (folder.code / "maquette" / "core" / "paths.py").is_file()
+    assert not list(folder.code.glob(".part-*"))
