@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from maquette.core.errors import UserError
 from maquette.core.paths import atomic_path
-from maquette.diffusion.text import unknown_words
+from maquette.diffusion.vocabulary import unknown_words
 
 WORDS_FILE: Final = "learned_embeds.safetensors"
 """The name by which diffusers' `load_textual_inversion` finds the file in a folder."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,9 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from maquette.core.paths import EMBEDDED_PRIOR, atomic_path, cache_dir
+from maquette.diffusion.adapted_text import adapt_text, fingerprint
 from maquette.diffusion.load import TEXT_PARTS, is_random, load_pipeline, model_folder
 from maquette.diffusion.lora import LoRAFile
 from maquette.diffusion.single_file import is_single_file
+from maquette.diffusion.vocabulary import unknown_words
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -103,21 +104,6 @@ def empty_is_zero(model: str) -> bool:
     return bool(getattr(pipeline.config, "force_zeros_for_empty_prompt", False))
 
 
-def unknown_words(tokenizer: Any, prompt: str) -> list[str]:
-    """Words of a prompt that a tokenizer has no token for, in order.
-
-    A tokenizer whose unknown token also means something else (the end of the text, in CLIP's) knows every
-    word.
-    """
-    unknown = tokenizer.unk_token_id
-    if unknown is None or unknown in (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.bos_token_id):
-        return []
-    if unknown not in tokenizer(prompt).input_ids:
-        return []
-    words = dict.fromkeys(re.findall(r"\w+|[^\w\s]", prompt))
-    return [word for word in words if unknown in tokenizer(word).input_ids]
-
-
 def truncated_words(tokenizer: Any, prompt: str) -> str:
     """The end of a prompt that does not fit into the encoder; empty if all of it does."""
     ids = tokenizer(prompt, add_special_tokens=False).input_ids
@@ -129,8 +115,6 @@ class EmbeddingCache:
     """Embeddings on disk, one safetensors file a prompt, keyed by what the text encoder really contains."""
 
     def __init__(self, model: str, dtype: torch.dtype, adapters: Sequence[LoRAFile] = ()) -> None:
-        from maquette.diffusion.adapted_text import fingerprint
-
         self._key = f"{_fingerprint(model_folder(model, TEXT_PARTS))}-{dtype}{fingerprint(adapters)}"
         self._folder = cache_dir("text_embeddings")
 
@@ -171,8 +155,6 @@ def _encode_all(
     adapters: Sequence[LoRAFile] = (),
 ) -> TextEncoding:
     """Embeddings on the CPU, encoded on `device`."""
-    from maquette.diffusion.adapted_text import adapt_text
-
     pipeline = load_pipeline(model, dtype=dtype, parts=TEXT_PARTS)
     adapt_text(pipeline, adapters)
     pipeline = pipeline.to(device)
