@@ -11,6 +11,7 @@ import pytest
 
 import maquette.training.run as engine
 from maquette.apps.main import main
+from maquette.training.profiling.tools import NO_TOOLS
 from maquette.training.run import RunResult
 
 RECIPE = """
@@ -75,6 +76,13 @@ def test_typecheck_is_installed_before_the_rooms_are_imported(
     monkeypatch.setattr("maquette.core.typecheck.install_typecheck", lambda: asked.append("typecheck"))
     assert launch(tmp_path, "--train", "--typecheck") == 0
     assert asked[0] == "typecheck" and asked[1]["mode"] == "train"
+
+
+@pytest.mark.parametrize("flag", ["profile", "memory-snapshot", "detect-anomaly", "sync-audit"])
+def test_instruments_reach_the_engine(asked: Any, tmp_path: Path, flag: str) -> None:
+    assert launch(tmp_path, "--train", f"--{flag}") == 0
+    (call,) = asked
+    assert vars(call["tools"]) == {**vars(NO_TOOLS), flag.replace("-", "_"): True}
 
 
 def test_gpus_are_chosen_unless_the_environment_has(

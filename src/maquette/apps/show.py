@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from maquette.apps.field_docs import field_docs
-from maquette.core.errors import MissingFileError, UserError
+from maquette.core.errors import UserError
 from maquette.core.registry import load_extension
 
 ACCEPTS_OVERRIDES = True
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "show config RECIPE [k=v ..]  a recipe as it would run (with an example prompt unless you give one)\n"
         "show modules [KIND]          every registered name\n"
         "show modules NAME            what a module can be told\n"
-        "show run RUN                 what a run did"
+        "show run RUN                 what a run did: losses, times, files, versions"
     )
     parser.add_argument("subject", metavar="config|modules|run")
     parser.add_argument("name", nargs="?", help="a recipe, a kind, a module or a run folder")
@@ -92,16 +92,11 @@ def _modules(args: argparse.Namespace, console: Console) -> None:
 
 
 def _run(args: argparse.Namespace, console: Console) -> None:
-    from maquette.io.data import read_json
+    from maquette.apps.run_summary import show_run
 
     if args.name is None:
         raise UserError("Which run?", hint="maquette show run FOLDER")
-    record = Path(args.name) / "run.json"
-    if not record.is_file():
-        raise MissingFileError(record, "record of the run", hint="give the folder of a run that has ended")
-    facts = read_json(record)
-    console.print(_rows((name, str(value)) for name, value in facts.items() if not isinstance(value, dict)))
-    console.print(_rows((f"{name}", f"{value} s") for name, value in facts["seconds"].items()))
+    show_run(Path(args.name), console)
 
 
 def _description(path: Path) -> str:
