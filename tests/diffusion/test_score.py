@@ -126,6 +126,41 @@ def test_specified_gradient_does_not_overflow_under_autocast():
     assert torch.equal(x.grad, grad)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_specified_gradient_is_the_same_under_autocast(seeded, dtype):
+    """Through layers that autocast computes in bfloat16 the given gradient arrives as it is given."""
+    layer, x = torch.nn.Linear(4, 4), normal(seeded, 3, 4).float()
+    grad = normal(seeded, 3, 4).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = layer(x).to(dtype)
+        out.retain_grad()
+        loss = score.specified_gradient(out, grad)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, grad.square().sum() / 6)
+    torch.testing.assert_close(out.grad, (grad / 3).to(dtype))
+    assert layer.weight.grad.dtype == torch.float32
+    torch.testing.assert_close(layer.weight.grad, grad.T @ x / 3, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize(("size", "steps"), [(1.0, True), (1e4, False)])
+def test_a_grad_scaler_sees_its_factor_and_what_overflows(size, steps):
+    """The factor multiplies the gradient, unscaling takes it out again, and an overflow skips the step."""
+    x = torch.ones(2, 4, requires_grad=True)
+    grad = torch.full((2, 4), size)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    optimizer = torch.optim.SGD([x], lr=1.0)
+    loss = score.specified_gradient(x.half(), grad)
+    scaler.scale(loss).backward()
+    scaler.unscale_(optimizer)
+    assert bool(x.grad.isfinite().all()) is steps
+    scaler.step(optimizer)
+    scaler.update()
+    expected = 1.0 - grad / 2 if steps else torch.ones(2, 4)
+    assert torch.equal(x.detach(), expected)
+    assert scaler.get_scale() == (2.0**10 if steps else 2.0**9)
+
+
 def test_clean_gradient_replaces_nan_and_clips():
     grad = torch.tensor([float("nan"), -7.0, 0.5, 9.0])
     assert score.clean_gradient(grad, 2.0).tolist() == [0.0, -2.0, 0.5, 2.0]

@@ -21,7 +21,7 @@ from maquette.models.guidance.base import KEY, GuidanceOutput
 from maquette.models.guidance.latent import LatentGuidance
 from maquette.models.guidance.memory_options import memory_settings
 from maquette.models.guidance.stable_diffusion import prompt_of
-from maquette.models.guidance.view_text import ViewText
+from maquette.models.guidance.view_text import ViewCondition, ViewText
 from maquette.models.prompt_processors.base import PromptUtils
 
 CAMERAS: Final = {"extrinsics": 16, "mvp": 16, "spherical": 4, "none": 0}
@@ -92,8 +92,8 @@ class VariationalGuidance(LatentGuidance, nn.Module):
     def parse_phi(self) -> Phi | None:
         """The model of the renderings as the config has it."""
 
-    def configure(self, denoiser: LatentDenoiser | None = None) -> None:
-        """Load the models, and put a fresh adapter on one of them."""
+    def configure(self, denoiser: Any = None) -> None:
+        """Load the models, unless a `denoiser` is given to guide, and put a fresh adapter on one of them."""
         self.phi, self._shared = self.parse_phi(), False
         if self.phi is None:
             super().configure(denoiser)
@@ -131,7 +131,7 @@ class VariationalGuidance(LatentGuidance, nn.Module):
             images = self.prepare(rgb, rgb_as_latents)
             latents = images if rgb_as_latents else self.encode(images, rng)
             z = latents.detach()
-            text = ViewText(prompt_of(prompt_utils), elevation, azimuth, self.cfg.view_dependent_prompting)
+            text = self.told(prompt_utils, elevation, azimuth, camera_distances)
             camera = self.camera_condition(elevation, azimuth, camera_distances, c2w, mvp_mtx)
             t, noise = self.timesteps(rng), self.noise("guidance/noise", rng, latents)
             found = self.judge(z, noise, t, text, camera)
@@ -148,8 +148,23 @@ class VariationalGuidance(LatentGuidance, nn.Module):
             self.show(out, z, found, text)
         return out
 
+    def told(
+        self,
+        prompt_utils: PromptUtils | None,
+        elevation: Float[Tensor, "B"],
+        azimuth: Float[Tensor, "B"],
+        camera_distances: Float[Tensor, "B"],
+    ) -> ViewCondition:
+        """What the guiding model is told about the pictures: the prompt, in the words of their views."""
+        return ViewText(prompt_of(prompt_utils), elevation, azimuth, self.cfg.view_dependent_prompting)
+
+    def plain(self, text: ViewCondition) -> ViewCondition:
+        """What the model of the renderings is told: the prompt without the words of the view."""
+        assert isinstance(text, ViewText)
+        return ViewText(text.utils, text.elevation, text.azimuth, False)
+
     def show(
-        self, out: GuidanceOutput, latents: Float[Tensor, "B C h w"], found: Judged, text: ViewText
+        self, out: GuidanceOutput, latents: Float[Tensor, "B C h w"], found: Judged, text: ViewCondition
     ) -> None:
         """Add what else the answer should hold; nothing by default."""
 
@@ -159,7 +174,7 @@ class VariationalGuidance(LatentGuidance, nn.Module):
         latents: Float[Tensor, "B C h w"],
         noise: Float[Tensor, "B C h w"],
         t: Int[Tensor, "B"],
-        text: ViewText,
+        text: ViewCondition,
         camera: Float[Tensor, "B K"] | None = None,
     ) -> Judged:
         """w (eps_hat - eps_phi), or w (eps_hat - eps) without a model of the renderings."""
@@ -179,11 +194,11 @@ class VariationalGuidance(LatentGuidance, nn.Module):
         self,
         x_t: Float[Tensor, "B C h w"],
         t: Int[Tensor, "B"],
-        text: ViewText,
+        text: ViewCondition,
         camera: Float[Tensor, "B K"] | None,
     ) -> Float[Tensor, "B C h w"]:
         """The adapted model's prediction: it reads the plain prompt, and the camera instead of view words."""
-        words = _plain(text).encoding()
+        words = self.plain(text).encoding()
         cond, uncond = words[: len(x_t)], words[len(x_t) :]
         eps_text = self.variational.adapted_noise(x_t, t, cond.hidden, cond.pooled, camera)
         if self.phi.scale == 1.0:
@@ -194,7 +209,7 @@ class VariationalGuidance(LatentGuidance, nn.Module):
     def adapter_loss(
         self,
         latents: Float[Tensor, "B C h w"],
-        text: ViewText,
+        text: ViewCondition,
         camera: Float[Tensor, "B K"] | None,
         rng: StepRandom,
     ) -> Float[Tensor, ""]:
@@ -202,7 +217,7 @@ class VariationalGuidance(LatentGuidance, nn.Module):
         n, batch = self.phi.levels, len(latents)
         levels = rng.integers("guidance/lora_timestep", 0, self.num_train_timesteps - 1, n)
         noise = rng.normal("guidance/lora_noise", n, *latents.shape[1:]).to(latents)
-        words = _plain(text).encoding()[:batch]
+        words = self.plain(text).encoding()[:batch]
         rows = torch.arange(batch, device=latents.device).repeat_interleave(n)
         camera = self._sometimes_without(camera, rng)
         return self.variational.loss(
@@ -304,7 +319,3 @@ def check_training(cfg: Any, *counts: str) -> None:
     for name in counts:
         if getattr(cfg, name) < 1:
             raise ConfigError(f"{KEY}.{name}", getattr(cfg, name), "an integer above 0")
-
-
-def _plain(text: ViewText) -> ViewText:
-    return ViewText(text.utils, text.elevation, text.azimuth, False)
