@@ -15,7 +15,8 @@ def leave(folder: Path, **record: Any) -> None:
     """What a run leaves."""
     facts = {
         "name": "toy", "status": "done", "global_step": 3, "last_loss": 0.25, "seed": 1,
-        "files": ["mesh.glb"], "seconds": {"loading": 1.25, "optimising": 8.0}, "step_seconds": {"render": 0.03, "guidance": 0.01},
+        "files": ["mesh.glb"], "seconds": {"loading": 1.25, "optimising": 8.0},
+        "step_seconds": {"render": 0.03, "guidance": 0.01},
         "machine": {"cores": 2}, "versions": {"torch": "2.13"}, **record,
     }  # fmt: skip
     logs = folder / "csv_logs" / "version_0"
