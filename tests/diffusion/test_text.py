@@ -1,12 +1,15 @@
 import shutil
+import weakref
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from maquette.core.errors import UserError
 from maquette.diffusion import text
 from maquette.diffusion.embedded import build_tokenizer
 from maquette.diffusion.load import load_pipeline
+from maquette.diffusion.memory import Memory
 from maquette.diffusion.random_pipeline import byte_tokenizer
 from maquette.diffusion.text import (
     EmbeddingCache,
@@ -145,3 +148,22 @@ def test_warnings_say_what_is_known_and_what_to_do(tmp_path, caplog):
     unknown, cut = (record.getMessage() for record in caplog.records if record.name.startswith("maquette"))
     assert "'zeppelin'" in unknown and "car" in unknown.split("It knows:")[1] and "--prior" in unknown
     assert "16 tokens" in cut and "car car" in cut
+
+
+def test_the_encoder_is_gone_when_its_work_is_done(monkeypatch):
+    seen = []
+
+    def load(*args, **kwargs):
+        pipeline = load_pipeline(*args, **kwargs)
+        if pipeline.text_encoder is not None:
+            seen.append(weakref.ref(pipeline.text_encoder))
+        return pipeline
+
+    monkeypatch.setattr(text, "load_pipeline", load)
+    encode_prompts("maquette/random-tiny", ["one", "two"])
+    assert len(seen) == 1 and seen[0]() is None
+
+
+def test_offloading_the_encoder_needs_a_gpu():
+    with pytest.raises(UserError, match="needs a GPU"):
+        encode_prompts("maquette/random-tiny", ["one"], memory=Memory.preset("sequential"))

@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -187,6 +188,9 @@ def _autoencoder(vae: Any, memory: Memory, undo: ExitStack) -> None:
             _set(undo, vae, "tile_sample_min_size", memory.vae_tile_size)
             _set(undo, vae, "tile_latent_min_size", memory.vae_tile_size // pixels)
     if memory.vae_checkpointing:
+        from maquette.diffusion.frozen_encoder import keep_less
+
+        keep_less(vae.encoder, partial(_set, undo))
         _set(undo, vae.encoder, "_gradient_checkpointing_func", recomputed)
         _set(undo, vae.encoder, "gradient_checkpointing", True)
 
@@ -206,7 +210,7 @@ def _offload(
 
 def _set(undo: ExitStack, owner: Any, name: str, value: Any) -> None:
     """Set an attribute, to be restored."""
-    if hasattr(owner, name):
+    if name in vars(owner) or name in getattr(owner, "_modules", ()):
         undo.callback(setattr, owner, name, getattr(owner, name))
     else:
         undo.callback(delattr, owner, name)

@@ -17,10 +17,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from maquette.core.device import release_memory
 from maquette.core.paths import EMBEDDED_PRIOR, atomic_path, cache_dir
 from maquette.diffusion.adapted_text import adapt_text, fingerprint
 from maquette.diffusion.load import TEXT_PARTS, is_random, load_pipeline, model_folder
 from maquette.diffusion.lora import LoRAFile
+from maquette.diffusion.memory import NOTHING, Memory, placed
 from maquette.diffusion.single_file import is_single_file
 from maquette.diffusion.vocabulary import unknown_words
 
@@ -76,6 +78,7 @@ def encode_prompts(
     device: torch.device | str = "cpu",
     use_cache: bool = True,
     adapters: Sequence[LoRAFile] = (),
+    memory: Memory = NOTHING,
 ) -> TextEncoding:
     """Embeddings of `prompts` (N of them, in order) by the text encoder(s) of `model`.
 
@@ -84,13 +87,15 @@ def encode_prompts(
 
     Raises:
         ModelUnavailableError, UserError: as `load_pipeline`.
+        UserError: `memory` offloads the encoder, and the device is no GPU.
     """
     has_folder = not is_random(model) and not is_single_file(model)
     cache = EmbeddingCache(model, dtype, adapters) if use_cache and has_folder else None
     known = {prompt: cache.read(prompt) for prompt in dict.fromkeys(prompts)} if cache else {}
     missing = [prompt for prompt in dict.fromkeys(prompts) if known.get(prompt) is None]
     if missing:
-        fresh = _encode_all(model, missing, dtype, torch.device(device), adapters)
+        fresh = _encode_all(model, missing, dtype, torch.device(device), adapters, memory)
+        release_memory()
         for row, prompt in enumerate(missing):
             known[prompt] = fresh[row : row + 1]
             if cache:
@@ -153,11 +158,13 @@ def _encode_all(
     dtype: torch.dtype,
     device: torch.device,
     adapters: Sequence[LoRAFile] = (),
+    memory: Memory = NOTHING,
 ) -> TextEncoding:
     """Embeddings on the CPU, encoded on `device`."""
+    memory.check(device)
     pipeline = load_pipeline(model, dtype=dtype, parts=TEXT_PARTS)
     adapt_text(pipeline, adapters)
-    pipeline = pipeline.to(device)
+    pipeline = placed(pipeline, device, memory)
     _warn(pipeline, prompts)
     batches = [prompts[i : i + BATCH] for i in range(0, len(prompts), BATCH)]
     return TextEncoding.cat(

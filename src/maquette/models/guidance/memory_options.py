@@ -50,7 +50,8 @@ def memory_settings(cfg: Any) -> Memory:
         raise ConfigError(f"{KEY}.memory", cfg.memory, f"one of {', '.join(PRESETS)}")
     preset = PRESETS[cfg.memory]
     sliced = cfg.enable_attention_slicing or preset.attention_slice is not None
-    offload = "model" if cfg.enable_model_cpu_offload else preset.offload
+    sequential = cfg.enable_sequential_cpu_offload or preset.offload == "sequential"
+    offload = "sequential" if sequential else "model" if cfg.enable_model_cpu_offload else preset.offload
     try:
         return Memory(
             attention_slice=cfg.attention_slice_size if sliced else None,
@@ -60,7 +61,7 @@ def memory_settings(cfg: Any) -> Memory:
             vae_tile_size=cfg.vae_tile_size,
             vae_checkpointing=cfg.enable_vae_gradient_checkpointing or preset.vae_checkpointing,
             channels_last=cfg.enable_channels_last_format,
-            offload="sequential" if cfg.enable_sequential_cpu_offload else offload,
+            offload=offload,
         )
     except ConfigError as err:
         raise ConfigError(f"{KEY}.{err.key}", err.got, err.expected) from None

@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 
+from maquette.core.errors import ConfigError
 from maquette.core.registry import register
 from maquette.diffusion.denoiser import weights_dtype
 from maquette.diffusion.long_prompts import encode_windows
 from maquette.diffusion.lora import LoRAFile
+from maquette.diffusion.memory import PRESETS
 from maquette.diffusion.text import TextEncoding, empty_is_zero
 from maquette.models.prompt_processors.base import KEY, PromptProcessor
 
@@ -24,10 +26,15 @@ class StableDiffusionPromptProcessor(PromptProcessor):
 
         lora: list[Any] = field(default_factory=list)
         """Adapters whose new words and whose changes of the text encoder are used, as in `guidance.lora`."""
+        memory: str = "none"
+        """offload: one text encoder at a time is on the GPU; sequential: one layer; they are freed after use
+        in any case."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
             LoRAFile.parse(self.lora, f"{KEY}.lora")
+            if self.memory not in PRESETS:
+                raise ConfigError(f"{KEY}.memory", self.memory, f"one of {', '.join(PRESETS)}")
 
     def encode(self, texts: Sequence[str]) -> TextEncoding:
         """Embeddings of N texts, of the length of the longest; a text longer than the encoder is read in
@@ -43,6 +50,7 @@ class StableDiffusionPromptProcessor(PromptProcessor):
             device=self.device,
             use_cache=self.cfg.use_cache,
             adapters=LoRAFile.parse(self.cfg.lora, f"{KEY}.lora"),
+            memory=PRESETS[self.cfg.memory],
         )
         if "" not in texts or not empty_is_zero(model):
             return rows
