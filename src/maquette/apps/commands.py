@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "edit": ("maquette.apps.edit", "change a finished asset by words; what they do not name stays"),
     "edit2d": ("maquette.apps.edit2d", "edit a picture by its words (Prompt-to-Prompt), as a sheet"),
     "finetune": ("maquette.apps.finetune", "teach a diffusion model a thing from a few pictures of it"),
+    "new": ("maquette.apps.new", "begin a package of your own modules, which works as it is"),
     "toyworld": ("maquette.apps.toyworld_cli", "the procedural toys: render them, save them as meshes"),
     "prior": ("maquette.apps.prior_cli", "train and judge the small diffusion model inside the package"),
 }

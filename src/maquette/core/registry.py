@@ -1,7 +1,7 @@
 """Names for modules: a lazy table for what we ship, a decorator for everyone else.
 
 One flat set of names, as in the ecosystem; every name also belongs to a kind ("geometry", "guidance", ...).
-Third-party packages are found through the entry point group `maquette.modules`, each entry a module that
+Third-party packages are found through the entry point group `maquette.extensions`, each entry a module that
 registers its classes when imported; a folder or a file is imported with `load_extension`.
 """
 
@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from maquette.core.builtin_modules import BUILTIN_MODULES
 from maquette.core.errors import MissingFileError, UnknownNameError, UserError
 
-ENTRY_POINT_GROUP = "maquette.modules"
+ENTRY_POINT_GROUP = "maquette.extensions"
 
 T = TypeVar("T", bound=type)
 
