@@ -64,7 +64,8 @@ def test_the_same_command_continues_what_was_stopped(pictures, tmp_path, capsys)
     record = json.loads((out / "run.json").read_text())
     (out / "run.json").write_text(json.dumps(record | {"status": "interrupted"}))
     assert finetune(pictures, out, "--steps", "2", "--batch", "3") == 2
-    assert "other settings" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "other settings" in message and "data.batch_size: 4 -> 3" in message
     assert finetune(pictures, out, "--steps", "2") == 0
     assert json.loads((out / "run.json").read_text())["status"] == "done"
     assert finetune(pictures, out, "--steps", "2") == 2

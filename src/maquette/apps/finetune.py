@@ -10,7 +10,7 @@ from typing import Any
 
 from maquette.apps.generate import positive
 from maquette.apps.running import add_output_arguments, execute, load
-from maquette.core.config import ExperimentConfig, load_config
+from maquette.core.config import ExperimentConfig
 from maquette.core.errors import UserError
 from maquette.core.log import get_logger
 from maquette.core.paths import EMBEDDED_PRIOR
@@ -18,6 +18,9 @@ from maquette.core.paths import EMBEDDED_PRIOR
 ACCEPTS_OVERRIDES = True
 LEARNING_RATES = {"lora": 1e-4, "dreambooth": 5e-6}
 """For models of the usual size; the recipes have those of the embedded prior."""
+
+SHOWN = 8
+"""Settings that a message lists."""
 
 log = get_logger(__name__)
 
@@ -120,26 +123,28 @@ def new_words(prompt: str, init_word: str | None) -> dict[str, str]:
 
 
 def stopped(cfg: ExperimentConfig, args: argparse.Namespace) -> Path | None:
-    """The checkpoint of the same run, begun earlier in the same folder and not finished; None otherwise.
+    """The folder of the same run where it was begun earlier and not finished; None otherwise.
 
     Raises:
-        UserError: what was begun there was another one.
+        UserError: what was begun there has other settings.
     """
-    folder = Path(cfg.trial_dir)
-    checkpoint, record = folder / "ckpts" / "last.ckpt", folder / "run.json"
-    if args.out is None or args.overwrite or not checkpoint.is_file():
+    from maquette.training.resuming import changed_settings
+    from maquette.training.run_folder import RunFolder
+
+    folder = RunFolder(Path(cfg.trial_dir))
+    if args.out is None or args.overwrite or not folder.is_run or _is_done(folder.root / "run.json"):
         return None
-    before = load_config(folder / "configs" / "parsed.yaml")
-    if record.is_file():
-        done = json.loads(record.read_text())
-        if done["status"] == "done" and done["global_step"] >= cfg.trainer["max_steps"]:
-            return None
-    for part in ("seed", "data", "system"):
-        if getattr(before, part) != getattr(cfg, part):
-            raise UserError(
-                f"The folder {folder} holds a run with other settings, which cannot be continued with these.",
-                hint="choose another --out, replace the run with --overwrite, or continue it with "
-                f"maquette launch --resume {folder}",
-            )
-    log.info("continuing the run in %s", folder)
-    return checkpoint
+    changes = changed_settings(folder, cfg)
+    if changes:
+        raise UserError(
+            f"The folder {folder.root} holds a run with other settings.",
+            changes[:SHOWN],
+            "choose another --out, replace the run with --overwrite, or continue it as it was with "
+            f"maquette launch --resume {folder.root}",
+        )
+    log.info("continuing the run in %s", folder.root)
+    return folder.root
+
+
+def _is_done(record: Path) -> bool:
+    return record.is_file() and json.loads(record.read_text(encoding="utf-8"))["status"] == "done"
