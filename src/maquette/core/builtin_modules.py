@@ -94,6 +94,7 @@ BUILTIN_MODULES: dict[str, dict[str, str]] = {
         ),
         "zero123-guidance": "maquette.models.guidance.zero123:Zero123Guidance",
         "stable-zero123-guidance": "maquette.models.guidance.stable_zero123:StableZero123Guidance",
+        "zero123-unified-guidance": "maquette.models.guidance.zero123_unified:Zero123UnifiedGuidance",
         "stable-diffusion-controlnet-guidance": "maquette.models.guidance.controlnet:ControlNetGuidance",
         "stable-diffusion-instructpix2pix-guidance": (
             "maquette.models.guidance.instructpix2pix:InstructPix2PixGuidance"

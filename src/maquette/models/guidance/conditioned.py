@@ -78,14 +78,23 @@ class ConditionedGuidance(StableDiffusionGuidance):
     def _open(self, name: str, dtype: torch.dtype, own: bool, **switches: Any) -> Any:
         """A model of the right family; each of these guidances has one of its own."""
         name = of_family(name, self.family)
-        found = family(name)
-        if found.name != self.family:
-            raise ConfigError(
-                f"{KEY}.pretrained_model_name_or_path",
-                name,
-                f"a model of the family {self.family}; this one is of {found.name} ({found.what})",
-            )
+        check_family(name, self.family)
         return load_denoiser(name, dtype, self.device, **switches)
 
     def _denoise(self, x_t: Tensor, t: Int[Tensor, "N"], text: ConditionedEncoding) -> Tensor:
         raise NotImplementedError
+
+
+def check_family(name: str, kind: str) -> None:
+    """Refuse a model of another family.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    found = family(name)
+    if found.name != kind:
+        raise ConfigError(
+            f"{KEY}.pretrained_model_name_or_path",
+            name,
+            f"a model of the family {kind}; this one is of {found.name} ({found.what})",
+        )

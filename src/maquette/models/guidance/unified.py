@@ -19,7 +19,7 @@ from maquette.models.guidance.variational import (
     VariationalGuidance,
     check_training,
 )
-from maquette.models.guidance.view_text import ViewText
+from maquette.models.guidance.view_text import ViewCondition
 
 
 @register("stable-diffusion-unified-guidance")
@@ -112,7 +112,7 @@ class StableDiffusionUnifiedGuidance(VariationalGuidance):
 
     @torch.no_grad()
     def show(
-        self, out: GuidanceOutput, latents: Float[Tensor, "B C h w"], found: Judged, text: ViewText
+        self, out: GuidanceOutput, latents: Float[Tensor, "B C h w"], found: Judged, text: ViewCondition
     ) -> None:
         """Add the latents, the noise levels, and the model's pictures."""
         assert out.timestep is not None

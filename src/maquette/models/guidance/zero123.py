@@ -44,6 +44,65 @@ class PictureView(ViewCondition):
         return self.words
 
 
+@dataclass(kw_only=True)
+class ReferenceConfig:
+    """The reference picture, and the camera that took it."""
+
+    cond_image_path: str = "load/images/hamburger_rgba.png"
+    """The reference picture; a transparent background becomes white, as in the model's training."""
+    cond_elevation_deg: float = 0.0
+    """Elevation of its camera, degrees."""
+    cond_azimuth_deg: float = 0.0
+    """Azimuth of its camera, degrees; 0 is the front."""
+    cond_camera_distance: float = 1.2
+    """Distance of its camera."""
+
+    def check_reference(self) -> None:
+        """Refuse a camera that cannot be."""
+        if not -90.0 <= self.cond_elevation_deg <= 90.0:
+            raise ConfigError(f"{KEY}.cond_elevation_deg", self.cond_elevation_deg, "degrees, -90 to 90")
+        if self.cond_camera_distance <= 0:
+            raise ConfigError(f"{KEY}.cond_camera_distance", self.cond_camera_distance, "a length above 0")
+
+
+class Reference:
+    """The reference picture as the model sees it.
+
+    Args:
+        picture: in [0, 1], on white.
+        denoiser: looks at it.
+        cfg: has the camera that took it (`ReferenceConfig`).
+        stable: whether the model's fourth number of a camera is that of stable Zero123.
+    """
+
+    def __init__(
+        self, picture: Float[Tensor, "1 3 S S"], denoiser: Any, cfg: Any, stable: bool = False
+    ) -> None:
+        self.denoiser, self.stable = denoiser, stable
+        self.embedding, self.latents = denoiser.picture(picture)
+        self.elevation: float = cfg.cond_elevation_deg
+        self.azimuth: float = cfg.cond_azimuth_deg
+        self.distance: float = cfg.cond_camera_distance
+
+    def seen_from(
+        self, elevation: Float[Tensor, "B"], azimuth: Float[Tensor, "B"], distances: Float[Tensor, "B"]
+    ) -> PictureView:
+        """The picture, and where B cameras stand as seen from its own; degrees."""
+        camera = relative_camera(
+            elevation,
+            azimuth,
+            distances,
+            from_elevation_deg=self.elevation,
+            from_azimuth_deg=self.azimuth,
+            from_distance=self.distance,
+            stable=self.stable,
+        )
+        numbers = torch.stack([elevation, azimuth, distances], dim=1).tolist()
+        words = [f"e{e:.0f} a{a:.0f} c{c:.2f}" for e, a, c in numbers]
+        camera = camera.to(self.embedding.device)
+        return PictureView(self.denoiser.condition(self.embedding, self.latents, camera), words)
+
+
 @register("zero123-guidance")
 class Zero123Guidance(ConditionedGuidance):
     """SDS, or another rule, with a model that knows how one picture looks from elsewhere (Liu et al. 2023).
@@ -56,7 +115,7 @@ class Zero123Guidance(ConditionedGuidance):
     """Whether the model's fourth number of a camera is that of stable Zero123."""
 
     @dataclass(kw_only=True)
-    class Config(ConditionedGuidance.Config):
+    class Config(ReferenceConfig, ConditionedGuidance.Config):
         """The model, the reference picture, and the camera that took it."""
 
         pretrained_model_name_or_path: str = "kxic/zero123-165000"
@@ -65,14 +124,6 @@ class Zero123Guidance(ConditionedGuidance):
         """Accepted for older recipes; never read: a model says itself how it is built."""
         vram_O: bool = True  # noqa: N815 (the ecosystem's name)
         """Accepted for older recipes: what is not needed is not loaded."""
-        cond_image_path: str = "load/images/hamburger_rgba.png"
-        """The reference picture; a transparent background becomes white, as in the model's training."""
-        cond_elevation_deg: float = 0.0
-        """Elevation of its camera, degrees."""
-        cond_azimuth_deg: float = 0.0
-        """Azimuth of its camera, degrees; 0 is the front."""
-        cond_camera_distance: float = 1.2
-        """Distance of its camera."""
         guidance_scale: float = 5.0
         """s of eps_uncond + s (eps_picture - eps_uncond)."""
         half_precision_weights: bool = False
@@ -80,12 +131,7 @@ class Zero123Guidance(ConditionedGuidance):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if not -90.0 <= self.cond_elevation_deg <= 90.0:
-                raise ConfigError(f"{KEY}.cond_elevation_deg", self.cond_elevation_deg, "degrees, -90 to 90")
-            if self.cond_camera_distance <= 0:
-                raise ConfigError(
-                    f"{KEY}.cond_camera_distance", self.cond_camera_distance, "a length above 0"
-                )
+            self.check_reference()
 
     denoiser: Zero123Denoiser
 
@@ -93,7 +139,7 @@ class Zero123Guidance(ConditionedGuidance):
         """Read the reference picture, load the model, and let it look at the picture."""
         picture = reference_picture(self.cfg.cond_image_path)
         super().configure(denoiser)
-        self.embedding, self.latents = self.denoiser.picture(picture.to(self.device))
+        self.reference = Reference(picture.to(self.device), self.denoiser, self.cfg, self.stable)
 
     def told(
         self,
@@ -104,23 +150,7 @@ class Zero123Guidance(ConditionedGuidance):
         **views: Any,
     ) -> PictureView:
         """Where the cameras stand, as seen from that of the reference picture; degrees."""
-        cfg = self.cfg
-        camera = relative_camera(
-            elevation,
-            azimuth,
-            camera_distances,
-            from_elevation_deg=cfg.cond_elevation_deg,
-            from_azimuth_deg=cfg.cond_azimuth_deg,
-            from_distance=cfg.cond_camera_distance,
-            stable=self.stable,
-        )
-        words = [
-            f"e{e:.0f} a{a:.0f} c{c:.2f}"
-            for e, a, c in torch.stack([elevation, azimuth, camera_distances], dim=1).tolist()
-        ]
-        return PictureView(
-            self.denoiser.condition(self.embedding, self.latents, camera.to(self.device)), words
-        )
+        return self.reference.seen_from(elevation, azimuth, camera_distances)
 
     def _denoise(self, x_t: Tensor, t: Int[Tensor, "N"], text: ConditionedEncoding) -> Tensor:
         return self.denoiser.predict_noise(x_t, t, PictureCondition(text.hidden, text.condition))
