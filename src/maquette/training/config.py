@@ -10,7 +10,7 @@ from maquette.training.rules import freeze_rules, init_rules
 FINISHES = ("test", "export")
 PRECISIONS = ("32", "32-true", "64", "64-true", "bf16-mixed", "bf16-true", "16-mixed")
 MATMUL_PRECISIONS = ("highest", "high", "medium")
-COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 LOGGERS = ("csv", "tensorboard", "wandb")
 
 
@@ -104,7 +104,7 @@ class TrainingConfig:
     """Modules, by dotted path, whose forward pass is compiled (``torch.compile``) at their first call."""
 
     compile_mode: str = "default"
-    """How hard the compiler tries: default, reduce-overhead, max-autotune, max-autotune-no-cudagraphs."""
+    """How hard the compiler tries: default, reduce-overhead, max-autotune."""
 
     channels_last: list[str] = field(default_factory=list)
     """Modules with convolutions, by dotted path, whose memory has the channel as its innermost dimension."""
