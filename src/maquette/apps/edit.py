@@ -14,7 +14,7 @@ from maquette.core.errors import MissingFileError, UserError
 from maquette.core.log import get_logger
 
 ACCEPTS_OVERRIDES = True
-STEPS = 100
+STEPS = 60
 SHEET = "edit.png"
 TAKEN = ("geometry", "material", "background", "renderer", "prompt_processor", "exporter")
 """Parts that an edit has from the recipe of the asset's run."""

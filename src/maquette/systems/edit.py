@@ -94,19 +94,16 @@ class Edit(DreamFusion):
         """The delta denoising score, and how far the asset has moved where the changed words are not."""
         with torch.no_grad():
             before = self.original["renderer"](**batch)
-        found = self.guidance(
+        found = self.ask_guidance(
             self.guidance_input(out),
-            self.prompt_utils,
-            **batch,
+            batch,
             source_rgb=self.guidance_input(before),
             source_utils=self.source_utils,
         )
-        self.set_loss("dds", found.loss_dds)
         elsewhere = 1.0 - found.mask
         self.set_loss("keep", (elsewhere * (out.comp_rgb - before.comp_rgb).square()).mean())
         if not self.cfg.keep_shape:
             self.set_loss("keep_shape", (elsewhere * (out.opacity - before.opacity).square()).mean())
-        self.log("train/grad_norm", found.grad_norm)
         self.log("train/mask", found.mask.mean())
 
     def configure_optimizers(self) -> dict[str, Any]:

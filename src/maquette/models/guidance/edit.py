@@ -27,6 +27,9 @@ from maquette.models.guidance.latent import LatentGuidance
 from maquette.models.guidance.view_text import ViewText
 from maquette.models.prompt_processors.base import PromptUtils, TextEncoding
 
+STEEPNESS = 10.0
+"""How fast a place comes to count as that of the changed words, as their attention grows."""
+
 
 @dataclass(kw_only=True)
 class EditOutput(GuidanceOutput):
@@ -62,8 +65,8 @@ class EditGuidance(LatentGuidance):
         self_until: float = 1.0
         """Self-attention likewise; it holds the layout."""
         mask_level: float = 0.3
-        """Attention to the changed words, as a share of its largest in the view, at which a place counts half
-        as theirs; 0 for no mask: the edit may change everything."""
+        """Attention to the changed words (0 and 1 are its smallest and largest in the view) at which a place
+        counts half as theirs; 0 for no mask: the edit may change everything."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -186,9 +189,9 @@ class EditGuidance(LatentGuidance):
         return torch.stack(masks)[:, None]
 
     def _membership(self, looks: Float[Tensor, "W h w"]) -> Float[Tensor, "h w"]:
-        share = looks / looks.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
-        steepness = 10.0
-        return torch.sigmoid(steepness * (share.amax(0) - self.cfg.mask_level))
+        low, high = looks.amin(dim=(1, 2), keepdim=True), looks.amax(dim=(1, 2), keepdim=True)
+        share = (looks - low) / (high - low).clamp_min(1e-12)
+        return torch.sigmoid(STEEPNESS * (share.amax(0) - self.cfg.mask_level))
 
 
 def _interleaved(source: ViewText, target: ViewText) -> TextEncoding:
