@@ -12,8 +12,10 @@ from maquette.core.errors import CollapseError, ConfigError, UnknownNameError
 from maquette.core.output import MappingOutput
 from maquette.core.registry import find, registry
 from maquette.data.random_camera import RandomCameraDataModule
-from maquette.models.guidance.base import GuidanceOutput
+from maquette.io.images import read_image
+from maquette.models.guidance.base import GuidanceEval, GuidanceOutput
 from maquette.systems.dreamfusion import DreamFusion
+from maquette.systems.guided import CELL, COLUMNS
 from maquette.training.run import run
 
 PRIORS = ("orient", "sparsity", "opaque", "z_variance")
@@ -184,6 +186,35 @@ def test_saved_row_has_colour_normal_and_opacity(config: Any, tmp_path: Path) ->
     )
     stored = np.asarray(Image.open(system.save_views("row.png", out, "validation_step")))
     assert stored.shape == (4, 12, 3) and [stored[0, x, 0] for x in (0, 4, 8)] == [51, 102, 153]
+
+
+def test_sheets_of_what_the_guidance_sees_are_saved_as_often_as_asked(config: Any, tmp_path: Path) -> None:
+    class Shows(TowardsRed):
+        def __call__(self, rgb: Tensor, prompt_utils: Any, rng: Any, **kwargs: Any) -> GuidanceOutput:
+            out = super().__call__(rgb, prompt_utils, rng, **kwargs)
+            if kwargs["guidance_eval"]:
+                shades = {name: torch.full((1, 8, 8, 3), 0.2 * n) for n, name in enumerate(COLUMNS, start=1)}
+                out.eval = GuidanceEval(timesteps=torch.tensor([7]), texts=["a red ball"], **shades)
+            return out
+
+    registry.register("shows-what-it-sees", "guidance")(Shows)
+    run(
+        config(
+            "trainer.max_steps=5", "system.guidance_type=shows-what-it-sees", "system.freq.guidance_eval=2"
+        ),
+        "train",
+    )
+    sheets = sorted(path.name for path in (tmp_path / "run" / "save").glob("*-train.png"))
+    assert sheets == ["it0-train.png", "it2-train.png", "it4-train.png"]
+    stored = read_image(tmp_path / "run" / "save" / "it4-train.png")
+    assert stored.shape == (CELL, 5 * CELL, 3)
+    corners = [float(stored[-1, (n + 1) * CELL - 1, 0]) for n in range(1, 5)]
+    assert corners == pytest.approx([0.2, 0.4, 0.6, 0.8], abs=0.01)
+
+
+def test_frequency_of_sheets_is_checked(config: Any) -> None:
+    with pytest.raises(ConfigError, match=r"freq\.guidance_eval"):
+        built(config("system.freq.guidance_eval=often"))
 
 
 def test_registered_name_leads_here() -> None:
