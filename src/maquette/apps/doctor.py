@@ -14,7 +14,10 @@ from rich.text import Text
 from maquette.core.errors import UserError
 from maquette.core.paths import EMBEDDED_PRIOR, assets_dir, cache_dir
 
-OPTIONAL = {"gradio": "app", "ray": "fleet", "pxr": "usd", "open3d": "points", "wandb": "wandb"}
+OPTIONAL = {
+    "gradio": "app", "ray": "fleet", "pxr": "usd", "open3d": "points", "wandb": "wandb",
+    "pytorch_optimizer": "optim",
+}  # fmt: skip
 """Optional packages and the extra that brings them."""
 
 
@@ -83,7 +86,7 @@ def _ways() -> dict[str, str]:
     return {
         "tensors": f"PyTorch on {current_device()}",
         "kernels": f"Warp, compiled at first use for the {'GPU (NVRTC)' if gpu else 'CPU (LLVM)'}",
-        "precision": "as the recipe says" if gpu else "32 bit, whatever the recipe says",
+        "precision": "as the recipe says" if gpu else "32 bit, unless training.precision_on_cpu says another",
         EMBEDDED_PRIOR: f"in the package, {_megabytes(prior):.1f} MB"
         if prior.is_dir()
         else "not in this installation",

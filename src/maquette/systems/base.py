@@ -239,10 +239,18 @@ class BaseLift3DSystem(BaseSystem):
         if origin is None:
             init_parameters(self, self.streams.seed)
             return
+        self._mark_taken("geometry")
         for name, part in self.named_children():
             if name != "geometry":
                 init_parameters(part, self.streams.seed, name)
         if self.cfg.geometry_convert_inherit_texture:
             parts = {part: (self.cfg[f"{part}_type"], getattr(self, part)) for part in TAKEN_ALONG}
             taken = take_along(origin, parts)
+            self._mark_taken(*taken)
             log.info("taken along besides: %s", ", ".join(taken) or "nothing")
+
+    def _mark_taken(self, *parts: str) -> None:
+        """Remember that the parameters of parts have their values from elsewhere."""
+        self.taken |= {
+            f"{part}.{name}" for part in parts for name, _ in getattr(self, part).named_parameters()
+        }

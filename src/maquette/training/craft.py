@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from lightning.pytorch import Callback
 
+from maquette.core.base import BaseModule
 from maquette.core.log import get_logger
 from maquette.core.progress import ProgressListener
 from maquette.training.base_system import BaseSystem
@@ -31,12 +32,25 @@ def prepare(system: BaseSystem, training: TrainingConfig) -> None:
     """
     torch.set_float32_matmul_precision(training.matmul_precision)
     if training.init and not system.resumed:
-        drawn = initialise(system, init_rules(training.init), system.streams.seed, system.taken)
+        keep = system.taken | _read_by_modules(system)
+        drawn = initialise(system, init_rules(training.init), system.streams.seed, keep)
         log.info("training.init: %d parameters drawn", len(drawn))
     freeze_for_good(system, freeze_rules(training.freeze))
     use_channels_last(system, training.channels_last)
     compile_modules(system, training.compile, training.compile_mode)
     use_gradient_checkpointing(system, training.gradient_checkpointing)
+
+
+def _read_by_modules(system: BaseSystem) -> set[str]:
+    """Parameters below modules whose own config takes their weights from a file."""
+    readers = [
+        name
+        for name, one in system.named_modules()
+        if isinstance(one, BaseModule) and one.cfg.weights is not None
+    ]
+    return {
+        name for name, _ in system.named_parameters() if any(name.startswith(f"{one}.") for one in readers)
+    }
 
 
 def craft_callbacks(
