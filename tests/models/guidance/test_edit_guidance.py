@@ -115,3 +115,12 @@ def test_mistakes_are_named():
         guidance(cross_until=2.0)
     with pytest.raises(UserError, match="no UNet"):
         guidance(pretrained_model_name_or_path="maquette/random-tiny?family=flow")
+
+
+def test_prompts_longer_than_the_text_encoder_are_refused(edit, words):
+    config = {"pretrained_model_name_or_path": MODEL, "directions": "toyworld", "use_cache": False}
+    long = StableDiffusionPromptProcessor(
+        {**config, "prompt": f"a red mushroom and {'a red car and ' * 4}"}
+    )()
+    with pytest.raises(UserError, match="16 tokens"):
+        ask(edit, pictures(0), pictures(1), words[RED], long)

@@ -82,6 +82,13 @@ def test_a_long_prompt_has_more_tokens_and_so_has_everything_beside_it(negative)
         torch.testing.assert_close(found[4], rows("blurry", "").flatten(0, 1))
 
 
+def test_a_long_prompt_may_be_cut_as_well(caplog):
+    with caplog.at_level("WARNING"):
+        utils = build(prompt=LONG, long_prompts=False)()
+    assert "the end of the prompt is ignored" in caplog.text
+    torch.testing.assert_close(utils.text.hidden, rows(LONG))
+
+
 def test_a_long_negative_prompt_is_read_whole_too():
     utils = build(negative_prompt=LONG)()
     assert utils.uncond.hidden.shape == utils.text.hidden.shape == utils.null.hidden.shape

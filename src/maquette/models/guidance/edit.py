@@ -95,6 +95,7 @@ class EditGuidance(LatentGuidance):
         self.options = type(self).Config.edit_options(self.cfg)
         tokenizer = tokenizer or self._tokenizer(name)
         self.alignment = lru_cache(maxsize=None)(partial(align_prompts, tokenizer))
+        self.longest: int = tokenizer.model_max_length
         self.watched = [site.name for site in attention_sites(self.unet) if site.kind == "cross"][-1]
 
     def __call__(
@@ -117,7 +118,15 @@ class EditGuidance(LatentGuidance):
         Args:
             source_rgb: the same views before the edit.
             source_utils: the words of those.
+
+        Raises:
+            UserError: a prompt is longer than the text encoder.
         """
+        if max(one.text.hidden.shape[1] for one in (prompt_utils, source_utils)) > self.longest:
+            raise UserError(
+                f"An edit aligns prompts that the text encoder reads at once: {self.longest} tokens.",
+                hint="shorten the prompts, or set system.prompt_processor.long_prompts=false to cut them",
+            )
         rng = self.draws(rng, len(rgb))
         with autocast_off(rgb.device):
             latents = self.encode(self.prepare(rgb, rgb_as_latents), rng)

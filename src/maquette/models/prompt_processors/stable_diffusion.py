@@ -12,7 +12,7 @@ from maquette.diffusion.denoiser import weights_dtype
 from maquette.diffusion.long_prompts import encode_windows
 from maquette.diffusion.lora import LoRAFile
 from maquette.diffusion.memory import PRESETS
-from maquette.diffusion.text import TextEncoding, empty_is_zero
+from maquette.diffusion.text import TextEncoding, empty_is_zero, encode_prompts
 from maquette.models.prompt_processors.base import KEY, PromptProcessor
 
 
@@ -22,8 +22,10 @@ class StableDiffusionPromptProcessor(PromptProcessor):
 
     @dataclass(kw_only=True)
     class Config(PromptProcessor.Config):
-        """The options of every prompt processor, and adapters."""
+        """The options of every prompt processor, and how the text encoder reads."""
 
+        long_prompts: bool = True
+        """Whether a prompt longer than the text encoder is read in several windows; else it is cut."""
         lora: list[Any] = field(default_factory=list)
         """Adapters whose new words and whose changes of the text encoder are used, as in `guidance.lora`."""
         memory: str = "none"
@@ -37,13 +39,13 @@ class StableDiffusionPromptProcessor(PromptProcessor):
                 raise ConfigError(f"{KEY}.memory", self.memory, f"one of {', '.join(PRESETS)}")
 
     def encode(self, texts: Sequence[str]) -> TextEncoding:
-        """Embeddings of N texts, of the length of the longest; a text longer than the encoder is read in
-        several windows.
+        """Embeddings of N texts, of the length of the longest.
 
         No text is all zeros for a model that was trained so, and the embedding of "" for the others.
         """
         model = self.model_name()
-        rows = encode_windows(
+        encode = encode_windows if self.cfg.long_prompts else encode_prompts
+        rows = encode(
             model,
             texts,
             dtype=self.dtype(),
