@@ -63,29 +63,22 @@ class FineTuner(nn.Module):
 
     pipeline: Any
     denoiser: LatentDenoiser
+    plan: Plan
 
     def __init__(self, pipeline: Any, plan: Plan, seed: int = 0) -> None:
         super().__init__()
         unet, encoder = pipeline.unet, pipeline.text_encoder
         denoiser = LatentDenoiser(unet, pipeline.vae, pipeline.scheduler)  # freezes the UNet
-        encoder.eval().requires_grad_(False)
         self.__dict__.update(pipeline=pipeline, denoiser=denoiser, plan=plan)
+        encoder.eval().requires_grad_(False)
         words = learn_words(pipeline.tokenizer, encoder, plan.words) if plan.words else None
-        if plan.method == "lora":
-            self.unet: nn.Module = _adapted(unet, plan, plan.targets, named_generator(seed, "lora/unet"))
-        else:
-            self.unet = unet.requires_grad_(True)
+        self.unet = _trained(unet, plan, plan.targets, named_generator(seed, "lora/unet"))
         if plan.text_encoder:
             generator = named_generator(seed, "lora/text_encoder")
-            lora = plan.method == "lora"
-            self.text_encoder: nn.Module = (
-                _adapted(encoder, plan, TEXT_TARGETS, generator) if lora else encoder.requires_grad_(True)
-            )
+            self.text_encoder = _trained(encoder, plan, TEXT_TARGETS, generator)
         if words is not None:
-            words.rows.requires_grad_(True)
+            words.rows.requires_grad_(True)  # an adapter has frozen all that it found
             self.words = nn.ParameterList([words.rows])
-
-    plan: Plan
 
     @classmethod
     def load(cls, name: str, plan: Plan, device: torch.device, seed: int = 0) -> FineTuner:
@@ -171,10 +164,10 @@ class FineTuner(nn.Module):
         return sorted(folder.rglob("*.safetensors"))
 
 
-def _adapted(
-    model: nn.Module, plan: Plan, targets: Sequence[str], generator: torch.Generator
-) -> nn.ParameterDict:
-    """The weights of a fresh adapter of a model."""
+def _trained(model: nn.Module, plan: Plan, targets: Sequence[str], generator: torch.Generator) -> nn.Module:
+    """What of a model trains: the weights of a fresh adapter, or all of it."""
+    if plan.method == "dreambooth":
+        return model.requires_grad_(True)
     add_adapter(model, rank=plan.rank, targets=targets, generator=generator)
     found = adapter_parameters(model)
     return nn.ParameterDict({name.replace(".", "-"): one for name, one in found.items()})
