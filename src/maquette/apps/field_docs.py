@@ -27,13 +27,16 @@ class FieldDoc:
 def field_docs(module: type) -> list[FieldDoc]:
     """Every field of the module's ``Config``, inherited ones first."""
     config = getattr(module, "Config", None)
-    if config is None or not dataclasses.is_dataclass(config):
-        return []
+    return config_docs(config) if config is not None and dataclasses.is_dataclass(config) else []
+
+
+def config_docs(config: type) -> list[FieldDoc]:
+    """Every field of a dataclass, inherited ones first."""
     docs: dict[str, str] = {}
     for base in reversed(config.__mro__[:-1]):
         docs |= _docs_in_source(base)
     return [
-        FieldDoc(one.name, _type(one.type), _default(one), docs.get(one.name, ""))
+        FieldDoc(one.name, type_text(one.type), _default(one), docs.get(one.name, ""))
         for one in dataclasses.fields(config)
     ]
 
@@ -55,7 +58,8 @@ def _docs_in_source(config: type) -> dict[str, str]:
     }
 
 
-def _type(annotation: object) -> str:
+def type_text(annotation: object) -> str:
+    """A type as it is written in the source."""
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     return text.replace("typing.", "")
 

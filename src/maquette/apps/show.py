@@ -13,11 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from maquette.apps.field_docs import field_docs
-from maquette.core.errors import UserError
+from maquette.core.errors import UnknownKeyError, UserError
 from maquette.core.registry import load_extension
 
 ACCEPTS_OVERRIDES = True
-SUBJECTS = ("config", "modules", "run")
+SUBJECTS = ("config", "modules", "option", "run")
 EXAMPLE_PROMPT = "system.prompt_processor.prompt=a hamburger"
 
 
@@ -28,10 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "show config RECIPE [k=v ..]  a recipe as it would run (with an example prompt unless you give one)\n"
         "show modules [KIND]          every registered name\n"
         "show modules NAME            what a module can be told\n"
+        "show option PATH             what a key of a recipe means, such as system.geometry.radius\n"
         "show run RUN                 what a run did: losses, times, files, versions"
     )
-    parser.add_argument("subject", metavar="config|modules|run")
+    parser.add_argument("subject", metavar="config|modules|option|run")
     parser.add_argument("name", nargs="?", help="a recipe, a kind, a module or a run folder")
+    parser.add_argument(
+        "--recipe", default="first-light", metavar="R", help="recipe whose option is shown (%(default)s)"
+    )
     parser.add_argument(
         "--extension", action="append", default=[], metavar="PATH", help="load your own modules"
     )
@@ -43,10 +47,10 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(
             f"There is nothing to show for {args.subject!r}.", hint=f"one of: {', '.join(SUBJECTS)}"
         )
-    if args.overrides and args.subject != "config":
+    if args.overrides and args.subject not in ("config", "option"):
         raise UserError(f"show {args.subject} takes no settings of a recipe.", hint="maquette show --help")
     console = Console(highlight=False)
-    {"config": _config, "modules": _modules, "run": _run}[args.subject](args, console)
+    {"config": _config, "modules": _modules, "option": _option, "run": _run}[args.subject](args, console)
     return 0
 
 
@@ -89,6 +93,28 @@ def _modules(args: argparse.Namespace, console: Console) -> None:
     for one in field_docs(module):
         console.print(Text.assemble((one.name, "bold"), f": {one.type} = {one.default}"))
         console.print(Padding(Text(one.doc), (0, 0, 0, 4)))
+
+
+def _option(args: argparse.Namespace, console: Console) -> None:
+    from maquette.apps.option_docs import find_option, modules_with
+    from maquette.core.config import load_config, recipe_path
+
+    if args.name is None:
+        raise UserError("Which option?", hint="maquette show option system.guidance.guidance_scale")
+    for path in args.extension:
+        load_extension(path)
+    example = [EXAMPLE_PROMPT] if asks_for_a_prompt(recipe_path(args.recipe)) else []
+    cfg = load_config(args.recipe, [*example, *args.overrides])
+    try:
+        option = find_option(args.name, cfg)
+    except UnknownKeyError as err:
+        others = modules_with(args.name.rpartition(".")[2])
+        err.details += [f"modules that have such an option: {', '.join(others)}"] if others else []
+        raise
+    console.print(Text.assemble((option.path, "bold"), f": {option.doc.type} = {option.doc.default}"))
+    console.print(Padding(Text(option.doc.doc or "(no text)"), (0, 0, 0, 4)))
+    said = "as above" if option.value is None else str(option.value)
+    console.print(_rows([("read by", option.owner), (f"in {args.recipe}", said)]))
 
 
 def _run(args: argparse.Namespace, console: Console) -> None:
