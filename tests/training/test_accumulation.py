@@ -123,3 +123,13 @@ def test_gradients_are_clipped_by_norm_or_value(toy: Any, how: str, monkeypatch:
     clip = ("trainer.gradient_clip_val=0.1", f"trainer.gradient_clip_algorithm={how}", "training.finish=[]")
     run(toy(*clip), "train")
     assert seen[0] == pytest.approx(0.1 / (2 if how == "norm" else 1), rel=1e-4)
+
+
+def test_a_plateau_is_that_of_a_logged_number(toy: Any, watch: Watch) -> None:
+    plateau = (
+        "system.scheduler.name=ReduceLROnPlateau", "system.scheduler.interval=step",
+        "system.scheduler.monitor=train_params/lambda_fit", "system.scheduler.args.factor=0.5",
+        "system.scheduler.args.patience=0", "training.finish=[]",
+    )  # fmt: skip
+    run(toy(*plateau, "trainer.accumulate_grad_batches=2", "trainer.max_steps=3"), "train")
+    assert [rate for _, _, rate in watch.seen] == [0.1, 0.1, 0.1, 0.1, 0.05, 0.05]  # the weight only grows
