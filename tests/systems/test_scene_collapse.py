@@ -23,3 +23,12 @@ def test_collapse_is_named_after_the_patience(opacity: float, cause: str) -> Non
 
 def test_recovery_resets_the_patience() -> None:
     watch([0.0, 0.0, 0.0, 0.2, 0.0, 0.0, 0.0])
+
+
+def test_a_resumed_run_remembers_since_when_the_scene_is_empty():
+    before = SceneCollapse(CollapseConfig(patience=20))
+    before.look(10, 0.0)
+    after = SceneCollapse(before.cfg)
+    after.load_state_dict(before.state_dict())
+    with pytest.raises(CollapseError, match="empty since step 10"):
+        after.look(30, 0.0)

@@ -31,6 +31,15 @@ class SceneCollapse(Callback):
             return
         self.look(trainer.global_step, float(opacity))
 
+    def state_dict(self) -> dict[str, Any]:
+        """Since when the picture is empty, or full."""
+        return {"empty_since": self._empty_since, "full_since": self._full_since}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self._empty_since = state_dict.get("empty_since")
+        self._full_since = state_dict.get("full_since")
+
     def look(self, step: int, opacity: float) -> None:
         """Judge the mean opacity of one step."""
         self._empty_since = _since(self._empty_since, step, opacity < self.cfg.empty_below)

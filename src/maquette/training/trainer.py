@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, get_type_hints
 
 from lightning.pytorch import Callback, Trainer
@@ -21,6 +22,7 @@ from maquette.core.structured import type_name
 from maquette.core.typecheck import accepts
 from maquette.training.callbacks.checkpoint import WholeCheckpoints
 from maquette.training.config import TrainingConfig
+from maquette.training.observing import seconds_of
 from maquette.training.precision import precision_settings
 from maquette.training.run_folder import RunFolder
 
@@ -120,6 +122,9 @@ def recipe_checkpoints(config: Mapping[str, Any], folder: RunFolder) -> list[Cal
     if not config:
         return []
     settings = {key: value for key, value in config.items() if key != "save_last"}
+    if settings.get("train_time_interval") is not None:
+        seconds = seconds_of("checkpoint.train_time_interval", settings["train_time_interval"])
+        settings["train_time_interval"] = timedelta(seconds=seconds or 0.0)
     try:
         return [ModelCheckpoint(dirpath=folder.ckpts, **settings)]
     except (TypeError, ValueError, MisconfigurationException) as err:

@@ -12,7 +12,7 @@ PACKAGE = str(Path(maquette.__file__).parent)
 LIBRARIES = ("site-packages", "dist-packages", "<frozen", "<string>", "lib/python")
 ENGINE = "/lightning/"
 """Above it, a line of ours is only where the whole run was started."""
-MACHINERY = ("/torch/utils/", "/torch/_", "/torch/overrides")
+MACHINERY = ("/torch/utils/", "/torch/_", "/torch/overrides", "/jaxtyping/", "/beartype/")
 OWN_TOOLS = str(Path(__file__).parent)
 
 
