@@ -15,6 +15,7 @@ differs.
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import json
 import mmap
@@ -227,6 +228,8 @@ def undisturbed(recipe: str, folder: Path) -> Whole:
     if code != 0:
         raise SystemExit(f"the run of {recipe} fails undisturbed, see {log.name}")
     here = digests(folder / "here")
+    gc.collect()
+    gc.freeze()  # or every worker would copy what the collector only looks at
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1:
         raise SystemExit(f"{threads} threads: none may run where workers are forked")

@@ -174,3 +174,15 @@ def test_a_run_of_stages_goes_on_where_its_folder_was_moved(
     shutil.move(folder.root, tmp_path / "moved")
     config = toy(STAGES, QUICK, "stages.fine.trainer.max_steps=7", f"run_dir={tmp_path / 'moved'}")
     assert run(config, "train", resume=tmp_path / "moved").global_step == 7
+
+
+def test_who_goes_back_does_not_go_on_with_what_was_later(toy: Any, folder: RunFolder) -> None:
+    every = "checkpoint={every_n_train_steps: 1, save_top_k: -1, filename: '{step}'}"
+    run(toy(QUICK, every), "train")
+    back = toy(QUICK, "trainer.max_steps=3", "training.checkpoint_every=5")
+    run(back, "train", resume=folder.ckpts / "step=2.ckpt")
+    assert sorted(path.name for path in (folder.ckpts / "later").iterdir()) == [
+        "last.ckpt", "step=3.ckpt", "step=4.ckpt",
+    ]  # fmt: skip
+    found = newest_checkpoint(folder)
+    assert found == folder.last_checkpoint and load_checkpoint(found)["global_step"] == 3

@@ -26,7 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         MODES, ("optimise, then test and export", "a few views", "all views", "files"), strict=True
     ):
         parser.add_argument(f"--{mode}", action="store_true", help=text)
-    parser.add_argument("--resume", metavar="RUN", help="a run folder: continue it, or use its weights")
+    parser.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="a run folder, or a checkpoint in it: go on with it, or use its weights",
+    )
     parser.add_argument(
         "--gpu",
         default="0",

@@ -37,7 +37,7 @@ from maquette.training.optimizers import plain
 from maquette.training.phases import Phases
 from maquette.training.profiling.tools import NO_TOOLS, Tools
 from maquette.training.result import RunResult
-from maquette.training.resuming import say_changes
+from maquette.training.resuming import say_changes, set_later_aside
 from maquette.training.run_folder import RunFolder, nothing_left_behind
 from maquette.training.trainer import make_trainer, quiet, recipe_checkpoints
 from maquette.training.weights import check_fits, run_checkpoint
@@ -198,6 +198,7 @@ class _Job:
         """Tell what a resumed run changes; remove what is in the way."""
         if self.resume is not None:
             say_changes(RunFolder(self.resume.parent.parent), self.cfg)
+            set_later_aside(self.folder, self.resume)
         elif self.again:
             log.info("the run had no checkpoint yet: it begins anew")
             say_changes(self.folder, self.cfg)

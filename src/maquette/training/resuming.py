@@ -76,6 +76,19 @@ def resumed_checkpoint(path: Path, training: bool) -> Path | None:
     return found
 
 
+def set_later_aside(folder: RunFolder, resumed: Path) -> None:
+    """Move the checkpoints of a run that have more steps than the one it goes back to into ckpts/later, or
+    they would be taken for the newest ones of what follows.
+    """
+    step = _step(resumed)
+    for path in folder.checkpoints if folder.holds(resumed) else []:
+        if path.resolve() != resumed.resolve() and _step(path) > step:
+            target = folder.ckpts / "later" / path.name
+            target.parent.mkdir(exist_ok=True)
+            path.replace(target)
+            log.info("the run goes back to step %d: %s is moved to ckpts/later", step, path.name)
+
+
 def say_changes(folder: RunFolder, cfg: ExperimentConfig) -> None:
     """Tell which settings are others than those that the run in ``folder`` has had so far."""
     changes = changed_settings(folder, cfg)
@@ -109,6 +122,14 @@ def changed_settings(folder: RunFolder, cfg: ExperimentConfig) -> list[str]:
         for key in keys
         if key not in before or key not in now or not _same(before[key], now[key])
     ]
+
+
+def _step(path: Path) -> int:
+    """The step of a checkpoint; -1 where it cannot be read."""
+    try:
+        return int(load_checkpoint(path, mapped=True).get("global_step", -1))
+    except UserError:
+        return -1
 
 
 def _told(path: Path, damaged: list[Path]) -> Path:

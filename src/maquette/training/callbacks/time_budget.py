@@ -27,6 +27,7 @@ class TimeBudget(Callback):
         self.seconds = seconds
         self.reached = False
         self._before = 0.0
+        self._step = 0
         self._begin: float | None = None
 
     @property
@@ -37,12 +38,14 @@ class TimeBudget(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The clock starts."""
         self._begin = time.monotonic()
+        self._step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop when the time is used up; several processes stop together."""
-        if self.seconds is None or self.reached:
+        """Stop when the time is used up, with the batch that ends a step; several processes stop together."""
+        ends_step, self._step = trainer.global_step != self._step, trainer.global_step
+        if self.seconds is None or self.reached or not ends_step:
             return
         over = self._elapsed() > self.seconds
         if trainer.world_size > 1:
