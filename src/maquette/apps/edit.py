@@ -19,9 +19,10 @@ SHEET = "edit.png"
 TAKEN = ("geometry", "material", "background", "renderer", "prompt_processor", "exporter")
 """Parts that an edit has from the recipe of the asset's run."""
 MODEL = "system.prompt_processor.pretrained_model_name_or_path"
+LOSS = {"lambda_dds": 1.0, "lambda_keep": 300.0}
+SHAPE_LOSS = {"lambda_keep_shape": 300.0}
 CHANGE = {
     "guidance_type": "edit-guidance",
-    "loss": {"lambda_dds": 1.0, "lambda_keep": 300.0, "lambda_keep_shape": 300.0},
     "optimizer": {"name": "Adam", "args": {"lr": 0.01, "betas": [0.9, 0.99], "eps": 1e-15}},
 }
 TRAINING = {
@@ -129,6 +130,7 @@ def recipe(run: Path, args: argparse.Namespace) -> tuple[dict[str, Any], str]:
             "asset": str((run / "ckpts" / "last.ckpt").resolve()),
             "source_prompt": source,
             "keep_shape": keep,
+            "loss": LOSS if keep else LOSS | SHAPE_LOSS,
         },
         "extensions": old.get("extensions") or [],
     }
