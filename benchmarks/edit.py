@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from first_light import Job, is_done, jobs
 from rich.console import Console
 from rich.table import Table
 
+from maquette.apps.main import main
 from maquette.data.toyworld.captions import name
 from maquette.data.toyworld.palette import PALETTE
 from maquette.evaluation.asset_score import AssetScore, render_views, score_asset
@@ -64,11 +64,9 @@ def edited(asset: Job, out: Path) -> Job:
 
 
 def maquette(words: Sequence[str], log: Path) -> bool:
-    """Run a command of maquette in a process of one thread; what it says goes to a file."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "maquette.apps.main", *words]
-    with log.open("w") as file:
-        return subprocess.run(command, env=environment, stdout=file, stderr=file, check=False).returncode == 0
+    """Run a command of maquette; what it says goes to a file."""
+    with log.open("w") as file, redirect_stdout(file), redirect_stderr(file):
+        return main(words) == 0
 
 
 def make(asset: Job, target: Job, overrides: Sequence[str]) -> bool:
@@ -129,7 +127,7 @@ def contact_sheet(found: dict[Job, tuple[Job, Judged]], path: Path) -> None:
     write_image(path, torch.cat(rows, dim=0))
 
 
-def main() -> int:
+def run_benchmark() -> int:
     """Edit, judge, write."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -166,4 +164,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_benchmark())
