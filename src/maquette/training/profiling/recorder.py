@@ -37,8 +37,9 @@ class Recorder(Callback):
     A trace opens in ``chrome://tracing`` or https://ui.perfetto.dev.
     """
 
-    def __init__(self, folder: Path, profile: bool, memory: bool) -> None:
+    def __init__(self, folder: Path, profile: bool, memory: bool, skipped: int = SKIPPED) -> None:
         self.folder = folder
+        self.skipped = skipped
         self.profile = profile
         self.memory = memory
         self._begin = 0
@@ -47,8 +48,8 @@ class Recorder(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the steps."""
-        left = trainer.max_steps - trainer.global_step if trainer.max_steps > 0 else SKIPPED + RECORDED
-        self._begin = trainer.global_step + max(0, min(SKIPPED, left - 1))
+        left = trainer.max_steps - trainer.global_step if trainer.max_steps > 0 else self.skipped + 1
+        self._begin = trainer.global_step + max(0, min(self.skipped, left - 1))
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int

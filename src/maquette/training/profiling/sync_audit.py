@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from maquette.core.device import current_device, is_gpu
 from maquette.core.log import get_logger
 from maquette.core.paths import atomic_path
 from maquette.training.profiling.source_line import calling_line
@@ -104,10 +105,15 @@ def report(found: Counter[tuple[str, str]], steps: int) -> str:
     return "\n".join(lines if found else [*lines, "     none"]) + "\n"
 
 
+def _waits(tensor: Tensor) -> bool:
+    """Whether a tensor is on the device that computes: what lies on the host beside a GPU is free to read."""
+    return is_gpu(tensor.device) or not is_gpu(current_device())
+
+
 def _kind(func: Any, args: Any, result: Any) -> str | None:
     packet = func.overloadpacket
     if packet in READS:
-        return READS[packet]
+        return READS[packet] if _waits(args[0]) else None
     if packet is aten.index and any(one is not None and one.dtype is torch.bool for one in args[1]):
         return READS[aten.nonzero]
     if packet is aten._to_copy:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from lightning.pytorch import Callback
 
 from maquette.training.profiling.anomaly import AnomalyMode, anomaly_search
-from maquette.training.profiling.recorder import Recorder
-from maquette.training.profiling.sync_audit import SyncAudit
+from maquette.training.profiling.recorder import SKIPPED, Recorder
+from maquette.training.profiling.sync_audit import AUDITED, SyncAudit
 from maquette.training.run_folder import RunFolder
 
 
@@ -33,7 +33,8 @@ class Tools:
     def callbacks(self, folder: RunFolder) -> list[Callback]:
         """Those that work between the steps; they come after all others."""
         target = folder.root / FOLDER
-        recorder = [Recorder(target, self.profile, self.memory_snapshot)]
+        skipped = SKIPPED + AUDITED + 1 if self.sync_audit else SKIPPED  # one after the other
+        recorder = [Recorder(target, self.profile, self.memory_snapshot, skipped)]
         return [
             *([AnomalyMode()] if self.detect_anomaly else []),
             *([SyncAudit(target / "sync.txt")] if self.sync_audit else []),
