@@ -110,7 +110,8 @@ def generate(args: argparse.Namespace, run: Path) -> dict[str, Mesh]:
     meshes = {}
     for name, words in asked.items():
         folder = args.out / name.replace(" ", "-")
-        maquette(folder, "generate", *words, "--seed", str(args.seed), "--overwrite")
+        steps = [] if args.asset_steps is None else ["--steps", str(args.asset_steps)]
+        maquette(folder, "generate", *words, *steps, "--seed", str(args.seed), "--overwrite")
         meshes[name] = read_mesh(folder / "mesh.glb")
     return meshes
 
@@ -153,6 +154,7 @@ def main() -> int:
     )
     parser.add_argument("--method", choices=("lora", "dreambooth"), default="lora")
     parser.add_argument("--steps", type=int, help="of fine-tuning (the recipe's)")
+    parser.add_argument("--asset-steps", type=int, help="of each asset (the recipe's)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("outputs/finetune"))
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="changes to the fine-tuning")
