@@ -13,11 +13,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 
-from maquette.core.device import current_device, is_gpu
 from maquette.core.errors import ConfigError, UnknownKeyError, UnknownNameError
 from maquette.core.optional import require
 from maquette.core.schedule import Schedule
-from maquette.training.optimizer_state import keep_to_this_machine
+from maquette.training.optimizer_state import WAYS, keep_to_this_machine
 from maquette.training.parameter_groups import KEY, parameter_groups
 from maquette.training.schedulers import ChainedScheduler, SequentialLR
 
@@ -52,6 +51,7 @@ def parse_optimizer(config: Mapping[str, Any], model: nn.Module) -> Optimizer:
     _check_arguments("system.optimizer.args", make, args)
     optimizer: Optimizer = _call("system.optimizer.args", make, groups, args)
     _check_group_options(optimizer, config.get("params") or {})
+    _try_step(make, groups, args)
     keep_to_this_machine(optimizer)
     return optimizer
 
@@ -96,7 +96,7 @@ def plain(config: Any) -> Any:
 def _optimizer_class(name: Any) -> tuple[Any, dict[str, Any]]:
     """The class of a name, and the arguments that make it what the name promises."""
     if name == "FusedAdam":
-        return torch.optim.AdamW, {"weight_decay": 0.0, "fused": is_gpu(current_device())}
+        return torch.optim.AdamW, {"weight_decay": 0.0}  # not fused: clipping of scaled gradients is refused
     found = _class_in(torch.optim, name, Optimizer)
     near = difflib.get_close_matches(str(name), _classes(torch.optim, Optimizer), n=3, cutoff=0.8)
     if found is None and (name in SEVERAL_OPTIMIZERS or (not near and find_spec("pytorch_optimizer"))):
@@ -123,6 +123,24 @@ def _check_group_options(optimizer: Optimizer, params: Mapping[str, Any]) -> Non
             if name not in known:
                 near = difflib.get_close_matches(str(name), known, n=3)
                 raise UnknownKeyError(f"{KEY}.{path}.{name}", near, known)
+
+
+def _try_step(make: Any, groups: list[Any], args: Mapping[str, Any]) -> None:
+    """Take a step with weights of its own: some values are only missed then, a third beta for example."""
+    if not make.__module__.startswith("torch.optim") or make is torch.optim.SparseAdam:
+        return
+    settings = {name: value for name, value in args.items() if name not in WAYS}
+    twins = []
+    for group in groups:
+        weight = torch.zeros(2, 2, requires_grad=True)
+        weight.grad = torch.zeros(2, 2)
+        options = {name: value for name, value in group.items() if name not in WAYS}
+        twins.append({**options, "params": [weight]})
+    try:
+        make(twins, **settings).step(lambda: torch.zeros(()))
+    except (*_REFUSALS, RuntimeError) as err:
+        expected = f"values that {make.__name__} can step with ({err})"
+        raise ConfigError("system.optimizer", args, expected) from err
 
 
 # schedulers -------------------------------------------------------------------------------------------------
