@@ -108,7 +108,7 @@ def record_memory_history(wanted: bool) -> None:
 
 def dump_memory_history(path: Path) -> None:
     """Write what was remembered, for https://pytorch.org/memory_viz."""
-    torch.cuda.memory._dump_snapshot(str(path))
+    torch.cuda.memory._dump_snapshot(str(path))  # type: ignore[no-untyped-call]
 
 
 def profiler_activities() -> list[torch.profiler.ProfilerActivity]:
