@@ -56,7 +56,7 @@ def plain(folder, *more):
 
 
 def smoke(folder, guidance, *more):
-    options = ["preset=smoke", f"system.guidance_type={guidance}", "data.batch_size=2", "system.pictures=2"]
+    options = ["preset=smoke", f"system.guidance_type={guidance}", "data.batch_size=2"]
     return config(folder, *options, "system.freq.guidance_eval=1", *more)
 
 
@@ -95,6 +95,8 @@ def test_a_few_steps_under_the_embedded_prior_make_something_red(tmp_path):
 GUIDANCES = {
     "stable-diffusion-guidance": [],
     "stable-diffusion-sdi-guidance": [],
+    "deep-floyd-guidance": ["system.prompt_processor_type=deep-floyd-prompt-processor"],
+    "stable-diffusion-unified-guidance": [],
     "stable-diffusion-vsd-guidance": ["system.optimizer.params.guidance.lr=0.001"],
     "zero123-guidance": [
         "system.guidance.cond_image_path=PICTURE", "system.prompt_processor_type=dummy-prompt-processor",
@@ -113,7 +115,7 @@ GUIDANCES = {
 def test_every_guidance_takes_two_steps_with_a_random_model(name, tmp_path):
     picture = write_image(tmp_path / "picture.png", torch.rand(20, 24, 4))
     more = [one.replace("PICTURE", str(picture)) for one in GUIDANCES[name]]
-    kind = "pixels" if "instruct" in name or "sdi" in name else "latents"
+    kind = "pixels" if "instruct" in name or "floyd" in name else "latents"
     result = run(smoke(tmp_path / "run", name, f"system.optimise={kind}", *more), "train")
     assert result.global_step == 2 and math.isfinite(result.last_loss)
     save = tmp_path / "run" / "save"
