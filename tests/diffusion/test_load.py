@@ -1,11 +1,12 @@
 import json
 import shutil
+import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from maquette.core.errors import ConfigError, ModelUnavailableError, UserError
+from maquette.core.errors import ConfigError, MissingBackendError, ModelUnavailableError, UserError
 from maquette.diffusion import load
 from maquette.diffusion.load import IMAGE_PARTS, TEXT_PARTS, load_part, load_pipeline, model_folder
 from maquette.diffusion.schedulers import SCHEDULERS
@@ -267,3 +268,12 @@ def test_libraries_are_quiet_while_loading_and_as_before_afterwards(monkeypatch,
         assert library.is_progress_bar_enabled()
     finally:
         library.set_verbosity(before)
+
+
+def test_a_vocabulary_that_needs_another_package_names_its_extra(saved_folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    folder = shutil.copytree(saved_folder, tmp_path / "if")
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    (folder / "tokenizer" / "spiece.model").write_bytes(b"")
+    with pytest.raises(MissingBackendError, match=r"maquette\[deepfloyd\]"):
+        load_pipeline(str(folder), parts=("tokenizer",))

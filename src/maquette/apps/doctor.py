@@ -16,7 +16,7 @@ from maquette.core.paths import EMBEDDED_PRIOR, assets_dir, cache_dir
 
 OPTIONAL = {
     "gradio": "app", "ray": "fleet", "pxr": "usd", "open3d": "points", "wandb": "wandb",
-    "pytorch_optimizer": "optim",
+    "pytorch_optimizer": "optim", "sentencepiece": "deepfloyd",
 }  # fmt: skip
 """Optional packages and the extra that brings them."""
 

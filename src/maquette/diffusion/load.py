@@ -19,8 +19,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from maquette.core.errors import ModelUnavailableError, UserError
+from maquette.core.optional import require
 from maquette.core.paths import EMBEDDED_PRIOR, RANDOM_TINY, assets_dir
-from maquette.diffusion.families.kinds import FAMILIES, Family, family_of, parts_of, required
+from maquette.diffusion.families.kinds import FAMILIES, Family, family_of, is_random, parts_of, required
 from maquette.diffusion.hub import (
     INDEX,
     alternatives,
@@ -83,6 +84,7 @@ def load_pipeline(
     Raises:
         ModelUnavailableError: the model is not there, gone or gated.
         UserError: the folder is incomplete or damaged; the part is named.
+        MissingBackendError: its vocabulary needs a package that is not installed.
         ConfigError: there is no such scheduler.
     """
     with quiet_libraries():
@@ -129,18 +131,6 @@ def load_part(
         raise UserError(f"The model {name} has no part {part}.", [f"it has {', '.join(present)}"])
     with quiet_libraries():
         return _freeze(_load_part(folder / part, *present[part], dtype, variant))
-
-
-def is_random(name: str) -> bool:
-    """Whether `name` describes a pipeline of random weights, which is made in memory."""
-    return name.partition("?")[0] == RANDOM_TINY
-
-
-def of_family(name: str, kind: str) -> str:
-    """The name of a model; a random one without a family gets this one."""
-    if not is_random(name) or "family=" in name:
-        return name
-    return f"{name}{'&' if '?' in name else '?'}family={kind}"
 
 
 def family(name: str) -> Family:
@@ -292,6 +282,7 @@ def _load_part(
         )
     kind = _class_of(library, class_name, folder.name)
     if not issubclass(kind, torch.nn.Module):
+        _check_vocabulary(folder)
         with _naming(folder):
             return kind.from_pretrained(folder, local_files_only=True)
     options: dict[str, Any] = {
@@ -325,6 +316,12 @@ def _class_of(library: str, class_name: str, part: str) -> Any:
             hint=f"only classes of {' and '.join(f'{one} {version(one)}' for one in _LIBRARIES)} are loaded",
         )
     return found
+
+
+def _check_vocabulary(folder: Path) -> None:
+    """Refuse a vocabulary that only a package which is not installed can read (DeepFloyd's)."""
+    if list(folder.glob("*spiece*.model")) and not (folder / "tokenizer.json").is_file():
+        require("sentencepiece", "deepfloyd")
 
 
 def _check_weights(folder: Path, variant: str | None) -> str | None:

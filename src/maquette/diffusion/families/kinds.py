@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from maquette.core.errors import UserError
+from maquette.core.paths import RANDOM_TINY
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,18 @@ def family_of(index: Mapping[str, Any]) -> Family:
             hint="MVDream's weights must be brought into the layout of maquette's MultiViewUNet first",
         )
     return FAMILIES[_name(kind, present)]
+
+
+def is_random(name: str) -> bool:
+    """Whether `name` describes a pipeline of random weights, which is made in memory."""
+    return name.partition("?")[0] == RANDOM_TINY
+
+
+def of_family(name: str, kind: str) -> str:
+    """The name of a model; a random one without a family gets this one."""
+    if not is_random(name) or "family=" in name:
+        return name
+    return f"{name}{'&' if '?' in name else '?'}family={kind}"
 
 
 def parts_of(index: Mapping[str, Any]) -> dict[str, tuple[str, str]]:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from maquette.core.errors import ConfigError
 from maquette.diffusion.denoiser import load_denoiser
-from maquette.diffusion.load import family, of_family
+from maquette.diffusion.families.kinds import of_family
+from maquette.diffusion.load import family
 from maquette.models.guidance.base import KEY
 from maquette.models.guidance.stable_diffusion import StableDiffusionGuidance
 from maquette.models.guidance.view_text import ViewText

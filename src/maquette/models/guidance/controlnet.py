@@ -12,7 +12,8 @@ from maquette.core.errors import ConfigError
 from maquette.core.registry import register
 from maquette.diffusion.denoiser import load_denoiser
 from maquette.diffusion.families.controlnet import ControlNetDenoiser
-from maquette.diffusion.load import family, is_random, of_family
+from maquette.diffusion.families.kinds import of_family
+from maquette.diffusion.load import family, is_random
 from maquette.models.guidance.base import KEY
 from maquette.models.guidance.conditioned import ConditionedEncoding
 from maquette.models.guidance.latent import one_of

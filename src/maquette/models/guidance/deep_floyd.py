@@ -14,7 +14,8 @@ from maquette.core.random import StepRandom
 from maquette.core.registry import register
 from maquette.diffusion import score
 from maquette.diffusion.denoiser import load_denoiser
-from maquette.diffusion.load import family, of_family
+from maquette.diffusion.families.kinds import of_family
+from maquette.diffusion.load import family
 from maquette.models.guidance.base import KEY, GuidanceOutput
 from maquette.models.guidance.stable_diffusion import StableDiffusionGuidance
 from maquette.models.guidance.view_text import ViewCondition

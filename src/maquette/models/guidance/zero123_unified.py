@@ -9,8 +9,8 @@ from torch import Tensor
 
 from maquette.core.registry import register
 from maquette.diffusion.denoiser import load_denoiser, weights_dtype
+from maquette.diffusion.families.kinds import of_family
 from maquette.diffusion.families.zero123 import Zero123Denoiser
-from maquette.diffusion.load import of_family
 from maquette.diffusion.lora import LoRAFile, load_adapters
 from maquette.models.guidance.base import KEY
 from maquette.models.guidance.conditioned import check_family

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from maquette.core.registry import register
-from maquette.diffusion.load import of_family
+from maquette.diffusion.families.kinds import of_family
 from maquette.models.prompt_processors.stable_diffusion import StableDiffusionPromptProcessor
 
 
