@@ -186,3 +186,15 @@ def test_who_goes_back_does_not_go_on_with_what_was_later(toy: Any, folder: RunF
     ]  # fmt: skip
     found = newest_checkpoint(folder)
     assert found == folder.last_checkpoint and load_checkpoint(found)["global_step"] == 3
+
+
+def test_a_branch_begins_again_where_it_branched_off(toy: Any, folder: RunFolder, tmp_path: Path) -> None:
+    run(toy(QUICK), "train")
+    branch = RunFolder(tmp_path / "branch")
+    config = toy(QUICK, "trainer.max_steps=6", f"run_dir={branch.root}")
+    run(config, "train", resume=folder.root)
+    whole = load_checkpoint(branch.last_checkpoint)["state_dict"]
+    shutil.rmtree(branch.ckpts)  # as if it had been killed before its first checkpoint
+    assert main(["launch", "--resume", str(branch.root)]) == 0
+    again = load_checkpoint(branch.last_checkpoint)["state_dict"]
+    assert all(torch.equal(whole[name], again[name]) for name in whole)

@@ -196,14 +196,14 @@ class _Job:
 
     def _make_room(self) -> None:
         """Tell what a resumed run changes; remove what is in the way."""
-        if self.resume is not None:
-            say_changes(RunFolder(self.resume.parent.parent), self.cfg)
-            set_later_aside(self.folder, self.resume)
-        elif self.again:
+        if self.again:
             log.info("the run had no checkpoint yet: it begins anew")
             say_changes(self.folder, self.cfg)
             self.folder.write_configs(self.cfg.to_yaml(), None)  # first, so that it can be resumed again
             self.folder.clear(keep_recipe=True)
+        elif self.resume is not None:
+            say_changes(RunFolder(self.resume.parent.parent), self.cfg)
+            set_later_aside(self.folder, self.resume)
         elif self.overwrite:
             self.folder.clear()
         if self.folder.root.is_dir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from maquette.core.config import ExperimentConfig
@@ -62,12 +63,17 @@ def run(
             tools=tools,
         )
     checkpoint = None if path is None else resumed_checkpoint(path, training=mode == "train")
+    again = path is not None and checkpoint is None and _same(path, cfg.trial_dir)
+    if again and cfg.resume is not None and not _same(Path(cfg.resume), cfg.trial_dir):
+        checkpoint = resumed_checkpoint(Path(cfg.resume), training=True)  # it had gone on with another run
+    if checkpoint is not None and mode == "train" and not RunFolder(cfg.trial_dir).holds(checkpoint):
+        cfg = replace(cfg, resume=str(checkpoint.absolute()))
     return run_job(
         cfg,
         mode,
         listeners=listeners,
         resume=checkpoint,
-        again=path is not None and checkpoint is None and path.resolve() == cfg.trial_dir.resolve(),
+        again=again,
         raw=raw,
         overwrite=overwrite,
         verbose=verbose,
@@ -83,6 +89,10 @@ def _resume_path(cfg: ExperimentConfig, mode: Mode, resume: str | Path | None) -
             hint="give resume=RUN/ckpts/last.ckpt, or launch --resume RUN",
         )
     return None if path is None else Path(path).expanduser()
+
+
+def _same(path: Path, other: Path) -> bool:
+    return path.expanduser().resolve() == other.resolve()
 
 
 def _inside(path: Path | None, folder: RunFolder) -> bool:
