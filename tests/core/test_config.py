@@ -6,7 +6,7 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
-from maquette.core.config import FORMAT, ExperimentConfig, check_modules, load_config
+from maquette.core.config import FORMAT, ExperimentConfig, check_modules, load_config, recipe_path
 from maquette.core.errors import ConfigError, MissingFileError, UnknownKeyError, UnknownNameError, UserError
 from maquette.core.registry import registry
 
@@ -53,6 +53,19 @@ def test_recipe_overrides_and_interpolations(recipe):
     assert cfg.data.width == cfg.data.height == [32, 64]
     assert (cfg.trainer.max_steps, cfg.system.geometry.radius) == (7, 0.001)
     assert cfg.system.guidance.pretrained_model_name_or_path == "maquette/toyworld"
+
+
+def test_a_shipped_recipe_is_found_by_its_name_and_as_the_ecosystem_writes_it(recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = recipe_path("playground-2d")
+    assert recipe_path("configs/playground-2d.yaml") == shipped and recipe_path(recipe) == recipe
+    (tmp_path / "configs").mkdir()
+    own = tmp_path / "configs" / "playground-2d.yaml"
+    own.write_text(RECIPE)
+    assert recipe_path("configs/playground-2d.yaml").resolve() == own
+    for wrong in ("other/playground-2d.yaml", "playground-2d.yaml", "configs/playground"):
+        with pytest.raises(MissingFileError, match="did you mean playground-2d"):
+            recipe_path(wrong)
 
 
 def test_later_words_win_and_the_command_line_wins_over_all(recipe):

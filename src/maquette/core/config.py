@@ -180,7 +180,8 @@ def shipped_recipes() -> list[Path]:
 
 
 def recipe_path(source: str | Path) -> Path:
-    """The file of a recipe that is given as a path, or by the name of a shipped one.
+    """The file of a recipe that is given as a path, or by the name of a shipped one, which may also be
+    written "configs/NAME.yaml" where there is no such file.
 
     Raises:
         MissingFileError: there is neither.
@@ -188,8 +189,9 @@ def recipe_path(source: str | Path) -> Path:
     path = Path(source).expanduser()
     if path.is_file():
         return path
-    shipped = configs_dir(f"{source}.yaml")
-    if path.name == str(source) and shipped.is_file():
+    name = path.stem if path.parts == ("configs", f"{path.stem}.yaml") else str(source)
+    shipped = configs_dir(f"{name}.yaml")
+    if Path(name).name == name and shipped.is_file():
         return shipped
     names = [one.stem for one in shipped_recipes()]
     near = difflib.get_close_matches(path.stem, names, n=3)

@@ -102,7 +102,7 @@ class Playground2D(Guided, BaseSystem):
         """Build the guidance, which knows the sizes, and the pictures."""
         cfg = self.cfg
         self.guidance = find(cfg.guidance_type, "guidance")(cfg.guidance)
-        words = cfg.prompt_processor_type
+        words = cfg.prompt_processor_type if self.mode == "train" else ""
         self.prompt_processor = find(words, "prompt-processor")(cfg.prompt_processor) if words else None
         self.add_updateable(self.guidance, self.prompt_processor)
         self.prompt_utils: Any = None
