@@ -5,6 +5,7 @@ BUILTIN_MODULES: dict[str, dict[str, str]] = {
         "random-camera-datamodule": "maquette.data.random_camera:RandomCameraDataModule",
         "fixed-views-datamodule": "maquette.data.fixed_views:FixedViewsDataModule",
         "picture-folder-datamodule": "maquette.data.pictures:PictureFolderDataModule",
+        "toyworld-captions-datamodule": "maquette.data.toyworld.caption_data:CaptionDataModule",
         "toyworld-datamodule": "maquette.data.toyworld.datamodule:ToyworldDataModule",
     },
     "system": {
@@ -18,6 +19,7 @@ BUILTIN_MODULES: dict[str, dict[str, str]] = {
         "finetune-system": "maquette.systems.finetune:FineTune",
         "prior-vae-system": "maquette.systems.prior_vae:PriorVAE",
         "prior-unet-system": "maquette.systems.prior_unet:PriorUNet",
+        "caption-model-system": "maquette.systems.caption_model:CaptionModel",
         "toy-classifier-system": "maquette.systems.toy_classifier:ToyClassifier",
     },
     "geometry": {

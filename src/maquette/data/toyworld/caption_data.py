@@ -1,0 +1,125 @@
+"""Captions of toyworld as training data for a language model: a map-style dataset, split by a seed."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset, random_split
+
+from maquette.core.errors import ConfigError
+from maquette.core.random import RandomStreams, named_generator
+from maquette.core.registry import register
+from maquette.core.view_words import AZIMUTH_WORDS, ELEVATION_WORDS, view_phrase
+from maquette.data.base import BaseDataModule, Place
+from maquette.data.toyworld.captions import name
+from maquette.data.toyworld.kinds import KINDS
+from maquette.data.toyworld.palette import PALETTE
+
+
+class Captions(Dataset[str]):
+    """Every toy in every color from every side and height, in a fixed order."""
+
+    def __init__(self) -> None:
+        views = [view_phrase(*pair) for pair in itertools.product(AZIMUTH_WORDS, ELEVATION_WORDS)]
+        toys = [name(kind, color) for kind, color in itertools.product(KINDS, PALETTE)]
+        self.texts = [f"{toy}, {view}" for toy, view in itertools.product(toys, views)]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, index: int) -> str:
+        return self.texts[index]
+
+
+class KeyedBatches(Sampler[list[int]]):
+    """Endless batches of indices; each is a function of the seed, the step it is for, and its place.
+
+    A resumed run, and one with other workers or another prefetching, therefore sees the same batches.
+
+    Args:
+        count: items to draw from.
+        size: items of a batch.
+        streams: the random draws of the run.
+        first_step: gives the optimiser step of the first batch when an iteration starts.
+        place: rank, number of ranks, batches per step.
+    """
+
+    def __init__(
+        self, count: int, size: int, streams: RandomStreams, first_step: Callable[[], int], place: Place
+    ) -> None:
+        self.count, self.size, self.streams = count, size, streams
+        self.first_step, self.place = first_step, place
+
+    def __iter__(self) -> Iterator[list[int]]:
+        first = self.first_step()
+        for number in itertools.count():
+            step, part = divmod(number, self.place.accumulate)
+            yield self.batch(first + step, part)
+
+    def batch(self, step: int, part: int = 0) -> list[int]:
+        """Batch ``part`` of those that make the optimiser step ``step``."""
+        place = self.place
+        together = self.size * place.world * place.accumulate
+        first = step * together + (part * place.world + place.rank) * self.size
+        draws = self.streams.at(step, range(first, first + self.size))
+        rows: list[int] = draws.integers("captions/row", 0, self.count - 1).tolist()
+        return rows
+
+
+@dataclass(kw_only=True)
+class CaptionConfig:
+    """Options of `toyworld-captions-datamodule`."""
+
+    batch_size: int = 64
+    """Captions of a training batch on each rank."""
+    eval_batch_size: int = 256
+    """Captions of an evaluation batch."""
+    held_out: float = 0.1
+    """Share of the captions that is kept for evaluation."""
+    split_seed: int = 2026
+    """Seed of the split, apart from that of the run."""
+    num_workers: int = 0
+    """Processes that load ahead."""
+
+    def __post_init__(self) -> None:
+        for one in ("batch_size", "eval_batch_size"):
+            if getattr(self, one) < 1:
+                raise ConfigError(f"data.{one}", getattr(self, one), "an integer >= 1")
+        if not 0.0 < self.held_out < 1.0:
+            raise ConfigError("data.held_out", self.held_out, "a number between 0 and 1")
+        if self.num_workers < 0:
+            raise ConfigError("data.num_workers", self.num_workers, "an integer >= 0")
+
+
+@register("toyworld-captions-datamodule", kind="data")
+class CaptionDataModule(BaseDataModule):
+    """Batches are lists of texts; tokens are the model's business."""
+
+    Config = CaptionConfig  # type: ignore[assignment]
+
+    @cached_property
+    def splits(self) -> list[Subset[str]]:
+        """Training and evaluation captions, which share none."""
+        generator = named_generator(self.cfg.split_seed, "captions/split")
+        return random_split(Captions(), [1.0 - self.cfg.held_out, self.cfg.held_out], generator=generator)
+
+    def train_dataloader(self) -> DataLoader[str]:
+        """Endless batches from the optimiser step that the trainer is at."""
+        captions = self.splits[0]
+        batches = KeyedBatches(
+            len(captions), self.cfg.batch_size, self.streams, self.global_step, self.place()
+        )
+        return DataLoader(captions, batch_sampler=batches, num_workers=self.cfg.num_workers, collate_fn=list)
+
+    def val_dataloader(self) -> DataLoader[str]:
+        """The captions kept for evaluation, in order."""
+        return DataLoader(self.splits[1], batch_size=self.cfg.eval_batch_size, collate_fn=list)
+
+    def test_dataloader(self) -> DataLoader[str]:
+        """The captions kept for evaluation, in order."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[str]:
+        """The captions kept for evaluation, in order."""
+        return self.val_dataloader()
