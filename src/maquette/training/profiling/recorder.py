@@ -50,6 +50,7 @@ class Recorder(Callback):
         """Choose the steps."""
         left = trainer.max_steps - trainer.global_step if trainer.max_steps > 0 else self.skipped + 1
         self._begin = trainer.global_step + max(0, min(self.skipped, left - 1))
+        self._done = not trainer.is_global_zero
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int

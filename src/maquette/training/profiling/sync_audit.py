@@ -63,6 +63,7 @@ class SyncAudit(Callback):
         self.mode = SyncMode()
         self._begun = 0
         self._entered = False
+        self._done = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the steps from here."""
@@ -73,8 +74,8 @@ class SyncAudit(Callback):
     ) -> None:
         """Begin and end with a step."""
         done = trainer.global_step - self._begun
-        if done == SKIPPED and not self._entered and not self.path.exists():
-            self._entered = True
+        if done == SKIPPED and not self._done and trainer.is_global_zero:
+            self._done = self._entered = True
             self.mode.__enter__()
         elif done == SKIPPED + AUDITED:
             self._finish(AUDITED)
