@@ -82,7 +82,7 @@ class SyncAudit(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Few steps are audited as far as they go."""
-        self._finish(trainer.global_step - self._begun - SKIPPED)
+        self._finish(max(trainer.global_step - self._begun - SKIPPED, 1))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave nothing switched on."""
