@@ -39,10 +39,11 @@ def find_option(path: str, cfg: ExperimentConfig) -> Option:
     if not rest:
         return _of_config(path, head, ExperimentConfig, "every recipe", cfg.to_dict().get(head))
     value = _value(cfg.to_dict(), path)
-    if head == "trainer":
-        return Option(path, "the Trainer of Lightning", _of_trainer(rest), value)
-    if head == "checkpoint":
-        return Option(path, "ModelCheckpoint of Lightning", _of_checkpoint(rest), value)
+    if head in ("trainer", "checkpoint"):
+        from maquette.training.library_blocks import LIBRARY_BLOCKS
+
+        owner, function, text = LIBRARY_BLOCKS[head]
+        return Option(path, owner, _of_arguments(path, rest, function, text), value)
     if head == "training":
         from maquette.training.config import TrainingConfig
 
@@ -83,20 +84,6 @@ def _dataclass_of(config: type, name: str) -> type | None:
     """The dataclass that a field holds, if it does."""
     kind = next(one.type for one in dataclasses.fields(config) if one.name == name)
     return kind if isinstance(kind, type) and dataclasses.is_dataclass(kind) else None
-
-
-def _of_trainer(name: str) -> FieldDoc:
-    from lightning.pytorch import Trainer
-
-    return _of_arguments(f"trainer.{name}", name, Trainer.__init__, inspect.getdoc(Trainer.__init__) or "")
-
-
-def _of_checkpoint(name: str) -> FieldDoc:
-    from lightning.pytorch.callbacks import ModelCheckpoint
-
-    return _of_arguments(
-        f"checkpoint.{name}", name, ModelCheckpoint.__init__, inspect.getdoc(ModelCheckpoint) or ""
-    )
 
 
 def _of_arguments(path: str, name: str, function: Any, text: str) -> FieldDoc:
