@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from maquette.core.random import RandomStreams, named_generator, seed_everything
+from maquette.core.random import RandomStreams, named_generator, seed_everything, seed_global
 
 DRAWS = {
     "uniform": lambda rng: rng.uniform("x", 3, 2, low=-1.0, high=4.0),
@@ -121,3 +121,20 @@ def test_seeding_covers_all_global_generators_and_the_rank():
 
     assert draw(0) == draw(0)
     assert all(a != b for a, b in zip(draw(0), draw(1), strict=True))
+
+
+def test_global_generators_draw_by_step():
+    def drawn(*where):
+        seed_global(*where)
+        return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+    first = drawn(0, "train/0", 5)
+    torch.rand(7)
+    assert drawn(0, "train/0", 5) == first
+    others = [
+        drawn(1, "train/0", 5),
+        drawn(0, "test/0", 5),
+        drawn(0, "train/0", 6),
+        drawn(0, "train/0", 5, 1),
+    ]
+    assert all(a != b for other in others for a, b in zip(first, other, strict=True))

@@ -138,3 +138,9 @@ def kernel_device(device: torch.device | str) -> str:
     """The name that Warp has for this device: "cpu" or "cuda:0"."""
     device = torch.device(device)
     return f"cuda:{device.index or 0}" if is_gpu(device) else "cpu"
+
+
+def seed_accelerator(seed: int) -> None:
+    """Seed the present GPU's global generator, if one is in use; costs nothing without."""
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(seed)
