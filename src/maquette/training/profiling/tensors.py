@@ -137,6 +137,8 @@ class CreationPlaces(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Do what was asked, and write down where."""
         result = func(*args, **(kwargs or {}))
+        if func._schema.is_mutable:  # its result is one of its arguments
+            return result
         for one in result if isinstance(result, list | tuple) else (result,):
             if isinstance(one, Tensor):
                 self._made.append((weakref.ref(one), calling_line()))
