@@ -134,6 +134,14 @@ def trainer_accelerator(device: torch.device | str | None = None) -> str:
     return "gpu" if is_gpu(current_device() if device is None else device) else "cpu"
 
 
+def collective_backend() -> str:
+    """What the processes of a run talk through: "nccl" between GPUs, else "gloo"."""
+    if not is_gpu(current_device()):
+        return "gloo"
+    torch.cuda.set_device(current_device())
+    return "nccl"
+
+
 def kernel_device(device: torch.device | str) -> str:
     """The name that Warp has for this device: "cpu" or "cuda:0"."""
     device = torch.device(device)

@@ -3,6 +3,8 @@
 import logging
 import os
 
+from maquette.core.processes import is_leader
+
 ROOT = "maquette"
 
 VERBOSITY_VARIABLES = ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY")
@@ -20,14 +22,15 @@ def setup_logging(verbose: bool = False, handler: logging.Handler | None = None)
     """Send our messages to `handler` (plain text on stderr by default), from INFO on, or DEBUG when
     `verbose`.
 
-    Calling it again replaces the handler of the call before.
+    Calling it again replaces the handler of the call before. Of several processes of a run only the leading
+    one speaks, of anything but errors.
     """
     logger = logging.getLogger(ROOT)
     handler = handler or _stderr_handler()
     for old in logger.handlers[:]:
         logger.removeHandler(old)
     logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.setLevel((logging.DEBUG if verbose else logging.INFO) if is_leader() else logging.ERROR)
     logger.propagate = False
     return logger
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from maquette.core.collectives import mean_over_processes
 from maquette.diffusion.embedded import END, PAD, START, UNKNOWN
 
 IGNORED = -100
@@ -79,9 +80,14 @@ def next_token_loss(
     """Mean cross entropy, in nats a token, of each token given those before it."""
     logits = model(input_ids=ids, attention_mask=counts).logits[:, :-1]
     labels = ids[:, 1:].masked_fill(counts[:, 1:] == 0, IGNORED)
-    return F.cross_entropy(
-        logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, label_smoothing=smoothing
+    total = F.cross_entropy(
+        logits.flatten(0, 1),
+        labels.flatten(),
+        ignore_index=IGNORED,
+        label_smoothing=smoothing,
+        reduction="sum",
     )
+    return mean_over_processes(total, (labels != IGNORED).sum())
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from maquette.core.collectives import mean_over_processes
 from maquette.ops.mesh import Mesh, edges, vertex_normals
 
 OPAQUE_FROM = 0.5
@@ -25,8 +26,8 @@ def orient(
     rays with any opacity.
     """
     facing_away = (normal * directions).sum(dim=-1).clamp(min=0.0)
-    covered = (opacity > 0).sum().clamp(min=1)
-    return (weights.detach().reshape(-1) * facing_away.square()).sum() / covered
+    total = (weights.detach().reshape(-1) * facing_away.square()).sum()
+    return mean_over_processes(total, (opacity > 0).sum())
 
 
 def sparsity(opacity: Float[Tensor, "*N"]) -> Float[Tensor, ""]:
@@ -53,9 +54,7 @@ def z_variance(
     Zero where no ray is covered.
     """
     covered = opacity.reshape(-1) > threshold
-    if not torch.any(covered):
-        return variance.sum() * 0.0
-    return variance.reshape(-1)[covered].mean()
+    return mean_over_processes(variance.reshape(-1)[covered].sum(), covered.sum())
 
 
 def eikonal(sdf_grad: Float[Tensor, "*N 3"]) -> Float[Tensor, ""]:
@@ -65,7 +64,7 @@ def eikonal(sdf_grad: Float[Tensor, "*N 3"]) -> Float[Tensor, ""]:
     Zero where there are no points.
     """
     error = (sdf_grad.square().sum(dim=-1) + 1e-12).sqrt() - 1.0
-    return error.square().sum() / max(error.numel(), 1)
+    return mean_over_processes(error.square().sum(), error.numel())
 
 
 def normal_consistency(mesh: Mesh) -> Float[Tensor, ""]:
