@@ -1,6 +1,7 @@
 """Every error that a user may see: what was asked, what was got, and the next action."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -33,6 +34,13 @@ class MaquetteError(Exception):
 
 class RunFailed(MaquetteError):
     """A run started and could not finish; the cause is named."""
+
+
+class ProcessLost(RunFailed):
+    """Another process of the run has ended, and this one cannot go on without it."""
+
+    def __init__(self) -> None:
+        super().__init__("Another process of this run has ended.", hint="see what it said; then resume the run")
 
 
 class CollapseError(RunFailed):
@@ -108,6 +116,17 @@ class UnknownNameError(UserError):
         self.kind = kind
         self.name = name
         self.near = list(near)
+
+
+@contextmanager
+def asked_for_by(key: str) -> Iterator[None]:
+    """Whatever a user did wrong inside the block is told with the key of the recipe that led to it."""
+    try:
+        yield
+    except UserError as err:
+        if key and key not in str(err):
+            err.details.append(f"asked for by {key}")
+        raise
 
 
 class MissingBackendError(UserError):
