@@ -37,7 +37,7 @@ def test_help_names_every_command_and_loads_no_torch() -> None:
         (["launch", "--config", "nowhere.yaml", "--train"], "recipe was not found"),
         (["launch", "--config", "first-light", "--train", "--gradio"], "not available yet"),
         (["launch", "--config", "first-light", "--train"], "system.prompt_processor.prompt"),
-        (["launch", "--resume", "nowhere"], "last.ckpt"),
+        (["launch", "--resume", "nowhere"], "run to resume"),
         (
             ["launch", "--config", "first-light", "--test", "system.prompt_processor.prompt=x"],
             "needs the weights",

@@ -295,17 +295,31 @@ def _kind(type_key: str) -> str:
 
 
 def _read(source: str | Path | Mapping[str, Any] | DictConfig) -> DictConfig:
-    if isinstance(source, Mapping | DictConfig):
-        given = source.copy() if isinstance(source, DictConfig) else OmegaConf.create(dict(source))
-        return _older_keys_dropped(given, "the given recipe")
+    if isinstance(source, DictConfig):
+        return _older_keys_dropped(source.copy(), "the given recipe")
+    if isinstance(source, Mapping):
+        try:
+            return _older_keys_dropped(OmegaConf.create(dict(source)), "the given recipe")
+        except OmegaConfBaseException as err:
+            raise _broken(err, "the given recipe") from err
     path = recipe_path(source)
     try:
         content = OmegaConf.load(path)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as err:
+    except OmegaConfBaseException as err:
+        raise _broken(err, f"the recipe {path}") from err
+    except (yaml.YAMLError, UnicodeDecodeError) as err:
         raise UserError(f"The recipe {path} is no valid YAML.", str(err).splitlines()[:6]) from err
     if not isinstance(content, DictConfig):
         raise UserError(f"The recipe {path} holds a list, not a mapping of keys to values.")
     return _older_keys_dropped(content, str(path))
+
+
+def _broken(err: OmegaConfBaseException, what: str) -> UserError:
+    """What OmegaConf cannot make sense of, with its key where it knows that."""
+    first = str(err).splitlines()[0]
+    if err.full_key:
+        return ConfigError(str(err.full_key), first, "a value; ${key} for that of another key")
+    return UserError(f"{what[:1].upper()}{what[1:]} cannot be read.", [first])
 
 
 def _older_keys_dropped(cfg: DictConfig, where: str) -> DictConfig:

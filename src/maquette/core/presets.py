@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from maquette.core.errors import UnknownNameError
+from maquette.core.errors import UnknownNameError, asked_for_by
 from maquette.core.paths import configs_dir
 from maquette.core.registry import registry
 
@@ -70,7 +70,9 @@ def _module_part(values: Mapping[str, Any], owner: Mapping[str, Any], part: str,
         return {}
     given = owner.get(part) or {}
     chosen = {}
-    for one in dataclasses.fields(_config_class(name, kind)):
+    with asked_for_by(f"{part}_type"):
+        config_class = _config_class(name, kind)
+    for one in dataclasses.fields(config_class):
         if one.name in values:
             value = values[one.name]
             chosen[one.name] = _merged(value, given.get(one.name), one) if isinstance(value, dict) else value

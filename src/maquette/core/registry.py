@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from maquette.core.builtin_modules import BUILTIN_MODULES
-from maquette.core.errors import MissingFileError, UnknownNameError, UserError
+from maquette.core.errors import MissingFileError, UnknownNameError, UserError, asked_for_by
 
 ENTRY_POINT_GROUP = "maquette.extensions"
 
@@ -91,13 +91,9 @@ class Registry:
         """Raise an UnknownNameError when `find` would; nothing is imported. `at` is the key that holds the
         name.
         """
-        for part, part_kind in _parts(name, kind):
-            try:
+        with asked_for_by(at):
+            for part, part_kind in _parts(name, kind):
                 self._entry(part, part_kind)
-            except UnknownNameError as err:
-                if at:
-                    err.details.append(f"asked for by {at}")
-                raise
 
     def kind_of(self, name: str) -> str:
         """The kind of a registered name; empty if its class does not say."""

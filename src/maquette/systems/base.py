@@ -8,11 +8,12 @@ from typing import Any
 from lightning.pytorch import Callback
 from omegaconf import OmegaConf
 
-from maquette.core.errors import ConfigError
+from maquette.core.errors import ConfigError, asked_for_by
 from maquette.core.log import get_logger
 from maquette.core.registry import find
 from maquette.models.networks.init import init_parameters
 from maquette.systems.conversion import TAKEN_ALONG, Origin, converted_geometry, take_along
+from maquette.systems.guided import Guided
 from maquette.systems.scene_collapse import SceneCollapse
 from maquette.systems.showcase import Showcase, ShowcaseConfig
 from maquette.training.base_system import BaseSystem
@@ -20,7 +21,7 @@ from maquette.training.base_system import BaseSystem
 log = get_logger(__name__)
 
 
-class BaseLift3DSystem(BaseSystem):
+class BaseLift3DSystem(Guided, BaseSystem):
     """A 3D representation lifted from what a 2D model knows.
 
     All parts are built in ``configure``, so that the optimizer and the device moves reach every one of
@@ -121,7 +122,9 @@ class BaseLift3DSystem(BaseSystem):
             raise ConfigError(
                 f"system.{part}_type", name, f"the registered name of a {part.replace('_', ' ')}"
             )
-        return find(name, part.replace("_", "-"))(self.cfg[part], **parts)
+        with asked_for_by(f"system.{part}_type"):
+            make = find(name, part.replace("_", "-"))
+        return make(self.cfg[part], **parts)
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """Watch the scene for collapse; the thresholds come from the engine's settings."""
@@ -205,7 +208,9 @@ class BaseLift3DSystem(BaseSystem):
 
     def finish(self, folder: Path) -> list[Path]:
         """The asset as ``mesh.glb`` with its report, ``turntable.mp4`` and ``preview.png``."""
-        return Showcase(OmegaConf.to_object(self.cfg.showcase)).make(self.exported, folder)
+        written = self.exporter.cfg if self.exported else {}
+        up, units = written.get("up_axis", "z"), written.get("units", "m")
+        return Showcase(OmegaConf.to_object(self.cfg.showcase)).make(self.exported, folder, up, units)
 
     @classmethod
     def following(cls, cfg: Mapping[str, Any], checkpoint: Path) -> dict[str, Any]:

@@ -35,6 +35,8 @@ class FineTune(BaseSystem):
     DreamBooth (Ruiz et al. 2023) leaves a folder `pipeline`.
     """
 
+    loss_names = ("denoising", "prior")
+
     @dataclass(kw_only=True)
     class Config(BaseSystem.Config):
         """Options of `finetune-system`."""

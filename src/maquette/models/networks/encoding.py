@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from maquette.core.base import Updateable
-from maquette.core.errors import ConfigError, UnknownNameError
+from maquette.core.errors import ConfigError, UnknownNameError, asked_for_by
 from maquette.models.networks.config import NetworkConfig, plain, take
 from maquette.models.networks.frequency import Frequency, ProgressiveBandFrequency
 from maquette.models.networks.hash_grid import HashGrid, ProgressiveBandHashGrid
@@ -72,7 +72,8 @@ def get_encoding(n_input_dims: int, cfg: NetworkConfig) -> Encoding:
     name = str(config.pop("otype", "HashGrid"))
     include_xyz = bool(config.pop("include_xyz", False))
     if name not in ENCODINGS:
-        raise UnknownNameError("encoding", name, difflib.get_close_matches(name, ENCODINGS, n=3))
+        with asked_for_by("otype"):
+            raise UnknownNameError("encoding", name, difflib.get_close_matches(name, ENCODINGS, n=3))
     cls, allowed = ENCODINGS[name]
     for option, only in _FIXED.items():
         if config.pop(option, only) != only:

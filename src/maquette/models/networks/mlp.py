@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from maquette.core.device import autocast_off
-from maquette.core.errors import ConfigError, UnknownNameError
+from maquette.core.errors import ConfigError, UnknownNameError, asked_for_by
 from maquette.core.random import named_generator
 from maquette.models.networks.config import NetworkConfig, plain, take
 from maquette.models.networks.sphere_mlp import SphereInitMLP
@@ -92,7 +92,8 @@ def get_mlp(n_input_dims: int, n_output_dims: int, cfg: NetworkConfig) -> MLP | 
     config = plain(cfg)
     name = str(config.pop("otype", "VanillaMLP"))
     if name not in MLPS:
-        raise UnknownNameError("network", name, difflib.get_close_matches(name, MLPS, n=3))
+        with asked_for_by("otype"):
+            raise UnknownNameError("network", name, difflib.get_close_matches(name, MLPS, n=3))
     if name == SPHERE:
         config.pop("activation", None)
     options = take(config, SPHERE_OPTIONS if name == SPHERE else OPTIONS, "mlp")
