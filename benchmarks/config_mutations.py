@@ -3,8 +3,8 @@
     python benchmarks/config_mutations.py [--configs 5000] [--steps 200] [--seed N] [--recipes sdf]
 
 Each case is a recipe with one to three keys replaced, misspelt or taken away (by hypothesis, which makes
-what it finds as small as it can). It passes when the recipe is accepted and everything is built, or when it is
-refused in one screen that names a key that was spoiled. As many as --steps are also trained for two steps.
+what it finds as small as it can). It passes when the recipe is accepted and everything is built, or when it
+is refused in one screen that names a key that was spoiled. As many as --steps are also trained for two steps.
 The exit code is 1 if a case fails; the first one is printed.
 """
 
