@@ -1,23 +1,18 @@
 """What every datamodule knows: its random draws, the trainer's step, and its own part of a batch."""
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
 
 from maquette.core.base import Configurable
 from maquette.core.random import RandomStreams
+from maquette.data.loading import Place, evaluation_loader, training_loader
 
+__all__ = ["BaseDataModule", "Place"]
 
-@dataclass(frozen=True)
-class Place:
-    """Where a batch stands among all batches of a step, on all ranks."""
-
-    rank: int = 0
-    world: int = 1
-    accumulate: int = 1
-    """Batches that make one optimiser step on each rank."""
+T = TypeVar("T")
 
 
 class BaseDataModule(Configurable, LightningDataModule):
@@ -47,3 +42,11 @@ class BaseDataModule(Configurable, LightningDataModule):
             return Place()
         accumulate = int(getattr(self.trainer, "accumulate_grad_batches", 1))
         return Place(self.trainer.global_rank, self.trainer.world_size, accumulate)
+
+    def training_loader(self, dataset: Dataset[T], **options: Any) -> DataLoader[T]:
+        """A loader of training batches; see :func:`maquette.data.loading.training_loader`."""
+        return training_loader(dataset, self.cfg, seed=self.streams.seed, rank=self.place().rank, **options)
+
+    def evaluation_loader(self, dataset: Dataset[T], batch_size: int = 1, **options: Any) -> DataLoader[T]:
+        """A loader of this process's share of an evaluation, in order."""
+        return evaluation_loader(dataset, batch_size, self.place(), **options)

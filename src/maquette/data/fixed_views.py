@@ -1,22 +1,23 @@
 """The same cameras at every step: for pictures that are optimised as pictures, each from one view."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from omegaconf import OmegaConf
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset
 
 from maquette.core.errors import ConfigError
 from maquette.core.random import RandomStreams, StepRandom
 from maquette.core.registry import register
 from maquette.data.base import BaseDataModule, Place
+from maquette.data.loading import KeyedStream, LoaderConfig
 from maquette.ops.camera_batch import CameraBatch, make_camera_batch
 from maquette.ops.cameras import look_at, orbit_to_position
 
 
 @dataclass(kw_only=True)
-class FixedViewsConfig:
+class FixedViewsConfig(LoaderConfig):
     """Options of `fixed-views-datamodule`; angles in degrees, lengths in world units.
 
     A list holds the views, which the pictures of a batch take in turns; a list of one holds for all.
@@ -38,6 +39,7 @@ class FixedViewsConfig:
     """Columns of them."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("batch_size", "height", "width"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"data.{name}", getattr(self, name), "an integer above 0")
@@ -76,7 +78,7 @@ def fixed_cameras(cfg: FixedViewsConfig, step: int = 0, rng: StepRandom | None =
     )
 
 
-class FixedViewsStream(IterableDataset[CameraBatch]):
+class FixedViewsStream(KeyedStream[CameraBatch]):
     """Endless batches of the same cameras; the random draws are those of the step and of the picture.
 
     Args:
@@ -89,21 +91,13 @@ class FixedViewsStream(IterableDataset[CameraBatch]):
     def __init__(
         self, cfg: FixedViewsConfig, streams: RandomStreams, first_step: Callable[[], int], place: Place
     ) -> None:
-        self.cfg, self.streams, self.first_step, self.place = cfg, streams, first_step, place
-
-    def __iter__(self) -> Iterator[CameraBatch]:
-        number, first = 0, self.first_step()
-        while True:
-            step, part = divmod(number, self.place.accumulate)
-            yield self.batch(first + step, part)
-            number += 1
+        super().__init__(streams, first_step, place)
+        self.cfg = cfg
 
     def batch(self, step: int, part: int = 0) -> CameraBatch:
         """Batch `part` of `place.accumulate` for an optimiser step."""
-        place, size = self.place, self.cfg.batch_size
-        batches = place.world * place.accumulate
-        start = (step * batches + part * place.world + place.rank) * size
-        return fixed_cameras(self.cfg, step, self.streams.at(step, range(start, start + size)))
+        samples = self.place.samples(step, part, self.cfg.batch_size)
+        return fixed_cameras(self.cfg, step, self.streams.at(step, samples))
 
 
 class FixedViewsOnce(Dataset[CameraBatch]):
@@ -128,7 +122,7 @@ class FixedViewsDataModule(BaseDataModule):
     def train_dataloader(self) -> DataLoader[CameraBatch]:
         """Endless batches from the optimiser step that the trainer is at."""
         stream = FixedViewsStream(self._options(), self.streams, self.global_step, self.place())
-        return DataLoader(stream, batch_size=None)
+        return self.training_loader(stream)
 
     def val_dataloader(self) -> DataLoader[CameraBatch]:
         """The cameras once."""

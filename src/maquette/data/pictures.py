@@ -1,6 +1,6 @@
 """A folder of a few pictures with captions, as training data."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,13 +10,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset
 
 from maquette.core.errors import ConfigError, MissingFileError, UserError
 from maquette.core.output import MappingOutput
 from maquette.core.random import RandomStreams, StepRandom
 from maquette.core.registry import register
 from maquette.data.base import BaseDataModule, Place
+from maquette.data.loading import KeyedStream, LoaderConfig
 from maquette.data.picture_captions import captions_of
 from maquette.data.toyworld.album import toy_pictures
 from maquette.io.images import read_image
@@ -29,7 +30,7 @@ GREY = (0.3, 1.0)
 
 
 @dataclass(kw_only=True)
-class PictureFolderConfig:
+class PictureFolderConfig(LoaderConfig):
     """Options of `picture-folder-datamodule`."""
 
     images: str
@@ -48,6 +49,7 @@ class PictureFolderConfig:
     """Pictures of a training batch on each rank."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.prompt.strip():
             raise ConfigError("data.prompt", self.prompt, 'a caption such as "a photo of <new1> mug"')
         if self.image_size is not None and self.image_size < 8:
@@ -93,7 +95,7 @@ class PictureSet:
         return over(self.images, torch.ones(len(self), 1, 1, 1))
 
 
-class PictureStream(IterableDataset[PictureBatch]):
+class PictureStream(KeyedStream[PictureBatch]):
     """Endless batches, every picture once before any twice; a batch is a function of seed, step and place.
 
     Args:
@@ -112,21 +114,12 @@ class PictureStream(IterableDataset[PictureBatch]):
         first_step: Callable[[], int],
         place: Place,
     ) -> None:
-        self.pictures, self.cfg, self.streams = pictures, cfg, streams
-        self.first_step, self.place = first_step, place
-
-    def __iter__(self) -> Iterator[PictureBatch]:
-        number, first = 0, self.first_step()
-        while True:
-            step, part = divmod(number, self.place.accumulate)
-            yield self.batch(first + step, part)
-            number += 1
+        super().__init__(streams, first_step, place)
+        self.pictures, self.cfg = pictures, cfg
 
     def batch(self, step: int, part: int = 0) -> PictureBatch:
         """Batch ``part`` of those that make the optimiser step ``step``."""
-        place, size = self.place, self.cfg.batch_size
-        together = size * place.world * place.accumulate
-        slots = step * together + (part * place.world + place.rank) * size + torch.arange(size)
+        slots = torch.tensor(self.place.samples(step, part, self.cfg.batch_size))
         rng = self.streams.at(step, slots)
         rows = self._rows(slots)
         images = self.pictures.images[rows]
@@ -189,7 +182,7 @@ class PictureFolderDataModule(BaseDataModule):
     def train_dataloader(self) -> DataLoader[PictureBatch]:
         """Endless batches from the optimiser step that the trainer is at."""
         stream = PictureStream(self.pictures, self.cfg, self.streams, self.global_step, self.place())
-        return DataLoader(stream, batch_size=None)
+        return self.training_loader(stream)
 
     def val_dataloader(self) -> DataLoader[PictureBatch]:
         """All pictures in order."""

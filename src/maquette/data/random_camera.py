@@ -1,7 +1,7 @@
 """Random cameras around the origin for training, a turntable for evaluation."""
 
 import bisect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Float, Int
 from omegaconf import OmegaConf
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
 from maquette.core.errors import ConfigError
 from maquette.core.random import RandomStreams, StepRandom
 from maquette.core.registry import register
 from maquette.data.base import BaseDataModule, Place
+from maquette.data.loading import KeyedStream, LoaderConfig
 from maquette.ops.camera_batch import CameraBatch, make_camera_batch
 from maquette.ops.cameras import look_at, orbit_to_position
 from maquette.ops.shading import spherical_light
@@ -26,7 +27,7 @@ COUNTS = ("eval_height", "eval_width", "eval_batch_size", "n_val_views", "n_test
 
 
 @dataclass(kw_only=True)
-class RandomCameraConfig:
+class RandomCameraConfig(LoaderConfig):
     """Options of `random-camera-datamodule`; angles in degrees, lengths in world units."""
 
     height: Any = 64
@@ -79,10 +80,9 @@ class RandomCameraConfig:
     """Step at which elevation and azimuth have reached their full ranges."""
     rays_d_normalize: bool = True
     """Unit ray directions; off: directions with depth one."""
-    num_workers: int = 0
-    """Processes that prepare batches; the batches are the same for any number."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in RANGES:
             low, high = getattr(self, name)
             if low > high:
@@ -185,7 +185,7 @@ def turntable(cfg: RandomCameraConfig, index: Int[Tensor, "B"], views: int, clos
     )
 
 
-class RandomCameraStream(IterableDataset[CameraBatch]):
+class RandomCameraStream(KeyedStream[CameraBatch]):
     """Endless batches; number n is a function of the config, the seed, the step it is for and its place.
 
     Args:
@@ -198,29 +198,15 @@ class RandomCameraStream(IterableDataset[CameraBatch]):
     def __init__(
         self, cfg: RandomCameraConfig, streams: RandomStreams, first_step: Callable[[], int], place: Place
     ) -> None:
-        self.cfg, self.streams, self.first_step, self.place = cfg, streams, first_step, place
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A worker process cannot ask the trainer, so it takes the step along.
-        return {**self.__dict__, "first_step": _Constant(self.first_step())}
-
-    def __iter__(self) -> Iterator[CameraBatch]:
-        worker = get_worker_info()
-        number, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        first = self.first_step()
-        while True:
-            step, part = divmod(number, self.place.accumulate)
-            yield self.batch(first + step, part)
-            number += stride
+        super().__init__(streams, first_step, place)
+        self.cfg = cfg
 
     def batch(self, step: int, part: int = 0) -> CameraBatch:
         """Batch `part` of `place.accumulate` for an optimiser step."""
-        place = self.place
         size = size_at(self.cfg.batch_size, self.cfg.resolution_milestones, step)
-        strata = size * place.world * place.accumulate
-        stratum = (part * place.world + place.rank) * size + torch.arange(size)
-        rng = self.streams.at(step, step * strata + stratum)
-        return training_cameras(self.cfg, rng, stratum, strata, step)
+        stratum = torch.tensor(self.place.slots(part, size))
+        rng = self.streams.at(step, self.place.samples(step, part, size))
+        return training_cameras(self.cfg, rng, stratum, self.place.together(size), step)
 
 
 class Turntable(Dataset[int]):
@@ -251,7 +237,7 @@ class RandomCameraDataModule(BaseDataModule):
     def train_dataloader(self) -> DataLoader[CameraBatch]:
         """Endless batches from the optimiser step that the trainer is at."""
         dataset = RandomCameraStream(self._options(), self.streams, self.global_step, self.place())
-        return DataLoader(dataset, batch_size=None, num_workers=self.cfg.num_workers)
+        return self.training_loader(dataset)
 
     def val_dataloader(self) -> DataLoader[CameraBatch]:
         """`n_val_views` views around the origin."""
@@ -267,11 +253,8 @@ class RandomCameraDataModule(BaseDataModule):
 
     def _turntable(self, views: int, closed: bool) -> DataLoader[CameraBatch]:
         dataset = Turntable(self._options(), views, closed, self.global_step)
-        return DataLoader(
-            dataset,  # type: ignore[arg-type]
-            batch_size=self.cfg.eval_batch_size,
-            shuffle=False,
-            collate_fn=dataset.collate,
+        return self.evaluation_loader(  # type: ignore[return-value]
+            dataset, self.cfg.eval_batch_size, collate_fn=dataset.collate
         )
 
     def _options(self) -> RandomCameraConfig:
@@ -279,14 +262,6 @@ class RandomCameraDataModule(BaseDataModule):
         options = OmegaConf.to_object(self.cfg)
         assert isinstance(options, RandomCameraConfig)
         return options
-
-
-@dataclass(frozen=True)
-class _Constant:
-    value: int
-
-    def __call__(self) -> int:
-        return self.value
 
 
 def _between(rng: StepRandom, name: str, limits: tuple[float, float]) -> Float[Tensor, "B"]:

@@ -12,6 +12,7 @@ from maquette.core.random import RandomStreams, named_generator
 from maquette.core.registry import register
 from maquette.core.view_words import AZIMUTH_WORDS, ELEVATION_WORDS, view_phrase
 from maquette.data.base import BaseDataModule, Place
+from maquette.data.loading import LoaderConfig
 from maquette.data.toyworld.captions import name
 from maquette.data.toyworld.kinds import KINDS
 from maquette.data.toyworld.palette import PALETTE
@@ -59,16 +60,13 @@ class KeyedBatches(Sampler[list[int]]):
 
     def batch(self, step: int, part: int = 0) -> list[int]:
         """Batch ``part`` of those that make the optimiser step ``step``."""
-        place = self.place
-        together = self.size * place.world * place.accumulate
-        first = step * together + (part * place.world + place.rank) * self.size
-        draws = self.streams.at(step, range(first, first + self.size))
+        draws = self.streams.at(step, self.place.samples(step, part, self.size))
         rows: list[int] = draws.integers("captions/row", 0, self.count - 1).tolist()
         return rows
 
 
 @dataclass(kw_only=True)
-class CaptionConfig:
+class CaptionConfig(LoaderConfig):
     """Options of `toyworld-captions-datamodule`."""
 
     batch_size: int = 64
@@ -79,17 +77,14 @@ class CaptionConfig:
     """Share of the captions that is kept for evaluation."""
     split_seed: int = 2026
     """Seed of the split, apart from that of the run."""
-    num_workers: int = 0
-    """Processes that load ahead."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for one in ("batch_size", "eval_batch_size"):
             if getattr(self, one) < 1:
                 raise ConfigError(f"data.{one}", getattr(self, one), "an integer >= 1")
         if not 0.0 < self.held_out < 1.0:
             raise ConfigError("data.held_out", self.held_out, "a number between 0 and 1")
-        if self.num_workers < 0:
-            raise ConfigError("data.num_workers", self.num_workers, "an integer >= 0")
 
 
 @register("toyworld-captions-datamodule", kind="data")
@@ -110,11 +105,11 @@ class CaptionDataModule(BaseDataModule):
         batches = KeyedBatches(
             len(captions), self.cfg.batch_size, self.streams, self.global_step, self.place()
         )
-        return DataLoader(captions, batch_sampler=batches, num_workers=self.cfg.num_workers, collate_fn=list)
+        return self.training_loader(captions, batch_sampler=batches, collate_fn=list)
 
     def val_dataloader(self) -> DataLoader[str]:
         """The captions kept for evaluation, in order."""
-        return DataLoader(self.splits[1], batch_size=self.cfg.eval_batch_size, collate_fn=list)
+        return self.evaluation_loader(self.splits[1], self.cfg.eval_batch_size, collate_fn=list)
 
     def test_dataloader(self) -> DataLoader[str]:
         """The captions kept for evaluation, in order."""

@@ -1,6 +1,6 @@
 """Toyworld as training data: seeded pictures with captions and labels."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset
 
 from maquette.core.errors import ConfigError
 from maquette.core.output import MappingOutput
@@ -16,12 +16,13 @@ from maquette.core.paths import cache_dir
 from maquette.core.random import RandomStreams, StepRandom
 from maquette.core.registry import register
 from maquette.data.base import BaseDataModule, Place
+from maquette.data.loading import KeyedStream, LoaderConfig
 from maquette.data.toyworld.dataset import KIND_NAMES, ToyPictures, cached_pictures
 from maquette.data.toyworld.kinds import FRONTED
 
 
 @dataclass(kw_only=True)
-class ToyworldConfig:
+class ToyworldConfig(LoaderConfig):
     """Options of `toyworld-datamodule`."""
 
     cache_dir: str | None = None
@@ -42,6 +43,7 @@ class ToyworldConfig:
     """Pictures of an evaluation batch."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("views_per_toy", "eval_views_per_toy", "batch_size", "eval_batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"data.{name}", getattr(self, name), "an integer >= 1")
@@ -110,7 +112,7 @@ class ToySplit:
         )
 
 
-class ToyStream(IterableDataset[ToyBatch]):
+class ToyStream(KeyedStream[ToyBatch]):
     """Endless batches; a batch is a function of the seed, the step it is for and its place.
 
     Args:
@@ -124,22 +126,12 @@ class ToyStream(IterableDataset[ToyBatch]):
     def __init__(
         self, split: ToySplit, size: int, streams: RandomStreams, first_step: Callable[[], int], place: Place
     ) -> None:
-        self.split, self.size, self.streams = split, size, streams
-        self.first_step, self.place = first_step, place
-
-    def __iter__(self) -> Iterator[ToyBatch]:
-        number, first = 0, self.first_step()
-        while True:
-            step, part = divmod(number, self.place.accumulate)
-            yield self.batch(first + step, part)
-            number += 1
+        super().__init__(streams, first_step, place)
+        self.split, self.size = split, size
 
     def batch(self, step: int, part: int = 0) -> ToyBatch:
         """Batch ``part`` of those that make the optimiser step ``step``."""
-        place = self.place
-        together = self.size * place.world * place.accumulate
-        slots = (part * place.world + place.rank) * self.size + torch.arange(self.size)
-        rng = self.streams.at(step, step * together + slots)
+        rng = self.streams.at(step, self.place.samples(step, part, self.size))
         return self.split.batch(self.split.rows_at(rng.uniform("toyworld/picture")), rng)
 
 
@@ -181,12 +173,14 @@ class ToyworldDataModule(BaseDataModule):
         stream = ToyStream(
             self.train_split, self.cfg.batch_size, self.streams, self.global_step, self.place()
         )
-        return DataLoader(stream, batch_size=None)
+        return self.training_loader(stream)
 
     def val_dataloader(self) -> DataLoader[ToyBatch]:
         """The evaluation pictures in order."""
         rows = ToyRows(self.eval_split, self.streams)
-        return DataLoader(rows, batch_size=self.cfg.eval_batch_size, collate_fn=rows.collate)  # type: ignore[arg-type]
+        return self.evaluation_loader(  # type: ignore[return-value]
+            rows, self.cfg.eval_batch_size, collate_fn=rows.collate
+        )
 
     def test_dataloader(self) -> DataLoader[ToyBatch]:
         """The evaluation pictures in order."""
