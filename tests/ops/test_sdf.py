@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from maquette.ops.sdf import annealed_cosine, laplace_cdf, neus_alpha, neus_thickness, volsdf_density
+from maquette.ops.sdf import annealed_cosine, laplace_cdf, neus_thickness, volsdf_density
 from maquette.ops.volume import alpha_composite
 
 
@@ -14,6 +14,11 @@ def samples(batch=1, n=40):
     sdf = torch.randn(batch, n, generator=generator, dtype=torch.float64) * 0.2
     cosine = torch.rand(batch, n, generator=generator, dtype=torch.float64) * 2 - 1
     return sdf, cosine, torch.rand(batch, n, generator=generator, dtype=torch.float64) * 0.1 + 0.01
+
+
+def neus_alpha(sdf, true_cosine, delta, inv_std, anneal=1.0):
+    """The opacity that a renderer makes of the thickness."""
+    return -torch.expm1(-neus_thickness(sdf, annealed_cosine(true_cosine, anneal), delta, inv_std))
 
 
 @pytest.mark.parametrize("batch", [1, 3])

@@ -56,15 +56,3 @@ def neus_thickness(
     half = 0.5 * cosine * delta
     before, behind = (sdf - half) * inv_std, (sdf + half) * inv_std
     return (F.logsigmoid(before) - F.logsigmoid(behind)).clamp(min=0.0)
-
-
-def neus_alpha(
-    sdf: Float[Tensor, "*N"],
-    true_cosine: Float[Tensor, "*N"],
-    delta: Float[Tensor, "*N"],
-    inv_std: Float[Tensor, ""] | float,
-    anneal: float = 1.0,
-) -> Float[Tensor, "*N"]:
-    """Opacity of an interval (Wang et al. 2021, NeuS, eq. 13), in [0, 1); arguments as above."""
-    cosine = annealed_cosine(true_cosine, anneal)
-    return -torch.expm1(-neus_thickness(sdf, cosine, delta, inv_std))

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from maquette.core.registry import find
-from maquette.evaluation.mesh_report import mesh_report
 from maquette.io.mesh import read_mesh, write_mesh
 from maquette.models.exporters.mesh import MeshExporter
 from maquette.models.materials.no_material import NoMaterial
 from maquette.ops.gaussians import Gaussians, colors_to_sh
 from maquette.ops.mesh import bounding_box
+from maquette.ops.mesh_health import mesh_report
 
 GRID = {"otype": "HashGrid", "n_levels": 2, "log2_hashmap_size": 8, "base_resolution": 4}
 BALL = {"shape_init": "sphere", "shape_init_params": 0.5}

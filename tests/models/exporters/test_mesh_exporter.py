@@ -8,7 +8,6 @@ import torch
 
 from maquette.core.errors import ConfigError, RunFailed
 from maquette.core.registry import find
-from maquette.evaluation.mesh_report import mesh_report
 from maquette.io.mesh import read_mesh, write_mesh, write_obj
 from maquette.kernels.render_mesh import orbit_batch, render_mesh
 from maquette.models.exporters.baking import bake_texture
@@ -18,6 +17,7 @@ from maquette.models.geometry.base import BaseImplicitGeometry, GeometryOutput
 from maquette.models.materials.base import BaseMaterial
 from maquette.ops.image import sample_texture
 from maquette.ops.mesh import bounding_box, triangles, volume
+from maquette.ops.mesh_health import mesh_report
 
 SIZE = (0.6, 0.4, 0.3)
 """Half axes of the ellipsoid along x, y, z."""

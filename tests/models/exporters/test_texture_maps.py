@@ -8,7 +8,6 @@ import torch
 
 from maquette.core.errors import ConfigError
 from maquette.core.registry import find
-from maquette.evaluation.mesh_report import mesh_report
 from maquette.io.mesh import read_mesh, write_mesh
 from maquette.models.exporters.baking import texels
 from maquette.models.exporters.dummy import DummyExporter
@@ -23,6 +22,7 @@ from maquette.models.materials.pbr import PBRMaterial
 from maquette.models.materials.sd_latent_adapter import StableDiffusionLatentAdapterMaterial
 from maquette.ops.image import sample_texture
 from maquette.ops.mesh import Mesh, triangles, vertex_normals, volume
+from maquette.ops.mesh_health import mesh_report
 from maquette.ops.tangents import east_of, from_tangent_space, mesh_tangents
 
 RADIUS = 0.5

@@ -109,6 +109,7 @@ def test_rates_follow_their_schedules_in_the_logarithm() -> None:
         ({"strategy": "magic"}, "strategy"),
         ({"sh_degree": 4}, "sh_degree"),
         ({"n_feature_dims": 8}, "n_feature_dims"),
+        ({"isosurface_deformable_grid": True}, "isosurface_deformable_grid"),
         ({"opacity_init": 1.0}, "opacity_init"),
         ({"pc_init_radius": 0.0}, "pc_init_radius"),
         ({"init_num_pts": 0}, "init_num_pts"),

@@ -32,6 +32,7 @@ ISOSURFACE_METHODS = ("mc", "mc-cpu", *LATTICE_METHODS)
 AUTO_NODES = 64
 """Nodes an axis of the grid from which a lattice's automatic threshold is read."""
 POINTS_PER_CHUNK = 2**16
+"""Points of a field, or of a surface that is shaded, that are evaluated at once without gradients."""
 MARGIN = 0.1
 """How much the box of the second pass is larger than the asset, as a fraction."""
 REACH = 2

@@ -16,7 +16,6 @@ from maquette.ops.volume import visible_level
 
 log = logging.getLogger(__name__)
 
-NORMAL_TYPES = ("analytic", "finite_difference", "finite_difference_laplacian", "pred")
 FAINT = 0.05
 """Below this largest opacity along any axis a volume counts as empty."""
 

@@ -17,6 +17,7 @@ from maquette.models.geometry.base import (
 )
 from maquette.models.geometry.field_fit import fit
 from maquette.models.networks import get_encoding, get_mlp
+from maquette.models.networks.config import default_encoding, default_network
 from maquette.ops.mesh import Mesh
 from maquette.ops.point_cloud import sample_surface
 from maquette.ops.volume import alpha_composite, contract
@@ -45,26 +46,9 @@ class FeaturedSurface(BaseExplicitGeometry):
         """Dimensions of a point."""
         n_feature_dims: int = 3
         """Number of features; 0 for none."""
-        pos_encoding_config: dict[str, Any] = field(
-            default_factory=lambda: {
-                "otype": "HashGrid",
-                "n_levels": 16,
-                "n_features_per_level": 2,
-                "log2_hashmap_size": 19,
-                "base_resolution": 16,
-                "per_level_scale": 1.447269237440378,
-            }
-        )
+        pos_encoding_config: dict[str, Any] = field(default_factory=default_encoding)
         """Encoding of points."""
-        mlp_network_config: dict[str, Any] = field(
-            default_factory=lambda: {
-                "otype": "VanillaMLP",
-                "activation": "ReLU",
-                "output_activation": "none",
-                "n_neurons": 64,
-                "n_hidden_layers": 1,
-            }
-        )
+        mlp_network_config: dict[str, Any] = field(default_factory=default_network)
         """The network."""
 
     def configure(self, *args: Any, **kwargs: Any) -> None:

@@ -132,6 +132,8 @@ class GaussianSplatting(GaussianRows, DensityField):
 
         def __post_init__(self) -> None:
             super().__post_init__()
+            if self.isosurface_deformable_grid:
+                _refuse("isosurface_deformable_grid", True, "false: Gaussians learn no offsets of a grid")
             if self.strategy not in STRATEGIES:
                 _refuse("strategy", self.strategy, f"one of: {', '.join(STRATEGIES)}")
             if self.n_feature_dims != 3:

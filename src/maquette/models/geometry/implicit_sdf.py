@@ -17,13 +17,18 @@ from maquette.models.geometry.base import BaseGeometry, BaseImplicitGeometry, Ge
 from maquette.models.geometry.features import DEPTH, SURFACE_POINTS, shown_features, surface_of
 from maquette.models.geometry.field_fit import fit_signed_distance
 from maquette.models.geometry.shape_init import check_closed, check_shape_init, signed_distance, target_shape
-from maquette.models.geometry.slopes import analytic_slope, difference_slope, with_point_gradient
+from maquette.models.geometry.slopes import (
+    NORMAL_TYPES,
+    analytic_slope,
+    difference_slope,
+    with_point_gradient,
+)
 from maquette.models.networks import get_encoding, get_mlp
+from maquette.models.networks.config import default_encoding, default_network
 from maquette.models.networks.hash_grid import HashGrid, ProgressiveBandHashGrid
 from maquette.ops.mesh import Mesh
 from maquette.ops.point_cloud import sample_surface
 
-NORMAL_TYPES = ("analytic", "finite_difference", "finite_difference_laplacian", "pred")
 SHAPES = ("sphere", "ellipsoid")
 
 
@@ -45,26 +50,9 @@ class ImplicitSDF(BaseImplicitGeometry):
         """Dimensions of a point."""
         n_feature_dims: int = 3
         """Number of features; 0 for none."""
-        pos_encoding_config: dict[str, Any] = field(
-            default_factory=lambda: {
-                "otype": "HashGrid",
-                "n_levels": 16,
-                "n_features_per_level": 2,
-                "log2_hashmap_size": 19,
-                "base_resolution": 16,
-                "per_level_scale": 1.447269237440378,
-            }
-        )
+        pos_encoding_config: dict[str, Any] = field(default_factory=default_encoding)
         """Encoding of points."""
-        mlp_network_config: dict[str, Any] = field(
-            default_factory=lambda: {
-                "otype": "VanillaMLP",
-                "activation": "ReLU",
-                "output_activation": "none",
-                "n_neurons": 64,
-                "n_hidden_layers": 1,
-            }
-        )
+        mlp_network_config: dict[str, Any] = field(default_factory=default_network)
         """The networks."""
         normal_type: str | None = "finite_difference"
         """analytic, finite_difference (3 evaluations), finite_difference_laplacian (6), pred, or null."""

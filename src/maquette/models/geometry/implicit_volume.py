@@ -13,9 +13,10 @@ from maquette.core.errors import ConfigError
 from maquette.core.registry import register
 from maquette.core.schedule import Schedule
 from maquette.models.geometry.base import BaseGeometry, GeometryOutput, is_number
-from maquette.models.geometry.density_field import NORMAL_TYPES, DensityField, blob_dreamfusion, blob_magic3d
+from maquette.models.geometry.density_field import DensityField, blob_dreamfusion, blob_magic3d
 from maquette.models.geometry.field_fit import fit, points_in_box
 from maquette.models.networks import get_encoding, get_mlp
+from maquette.models.networks.config import default_encoding, default_network
 from maquette.models.networks.hash_grid import HashGrid
 from maquette.ops.activations import get_activation
 from maquette.ops.volume import optical_opacity
@@ -58,26 +59,9 @@ class ImplicitVolume(DensityField):
         """Height of the blob."""
         density_blob_std: float = 0.5
         """Width of the blob, world units."""
-        pos_encoding_config: dict[str, Any] = field(
-            default_factory=lambda: {
-                "otype": "HashGrid",
-                "n_levels": 16,
-                "n_features_per_level": 2,
-                "log2_hashmap_size": 19,
-                "base_resolution": 16,
-                "per_level_scale": 1.447269237440378,
-            }
-        )
+        pos_encoding_config: dict[str, Any] = field(default_factory=default_encoding)
         """Encoding of points."""
-        mlp_network_config: dict[str, Any] = field(
-            default_factory=lambda: {
-                "otype": "VanillaMLP",
-                "activation": "ReLU",
-                "output_activation": "none",
-                "n_neurons": 64,
-                "n_hidden_layers": 1,
-            }
-        )
+        mlp_network_config: dict[str, Any] = field(default_factory=default_network)
         """The networks."""
         normal_type: str | None = "finite_difference"
         """analytic, finite_difference (3 evaluations), finite_difference_laplacian (6), pred, or null."""

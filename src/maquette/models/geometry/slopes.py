@@ -10,6 +10,8 @@ from torch import Tensor
 
 from maquette.models.geometry.base import GeometryOutput
 
+NORMAL_TYPES = ("analytic", "finite_difference", "finite_difference_laplacian", "pred")
+"""Ways to a normal; "pred" asks a network for it."""
 Field = Callable[[Tensor], Tensor]
 """(*N, 3) world points to values (*N, 1)."""
 

@@ -11,18 +11,17 @@ from torch import Tensor, nn
 
 from maquette.core.errors import ConfigError
 from maquette.core.registry import register
-from maquette.models.geometry.base import BaseGeometry, GeometryOutput, is_number
+from maquette.models.geometry.base import POINTS_PER_CHUNK, BaseGeometry, GeometryOutput, is_number
 from maquette.models.geometry.density_field import (
-    NORMAL_TYPES,
     DensityField,
     blob_magic3d,
     inverse_activation,
 )
+from maquette.models.geometry.slopes import NORMAL_TYPES
 from maquette.ops.activations import get_activation
 
 NORMAL_EPS = 1e-3
 """Step of finite differences, world units."""
-POINTS_PER_CHUNK = 2**16
 
 
 @register("volume-grid")

@@ -13,6 +13,29 @@ from maquette.core.errors import ConfigError, UnknownKeyError
 NetworkConfig = Mapping[str, Any] | DictConfig
 
 
+def default_encoding() -> dict[str, Any]:
+    """The encoding of points that geometries have unless a recipe names another; a new copy each time."""
+    return {
+        "otype": "HashGrid",
+        "n_levels": 16,
+        "n_features_per_level": 2,
+        "log2_hashmap_size": 19,
+        "base_resolution": 16,
+        "per_level_scale": 1.447269237440378,
+    }
+
+
+def default_network() -> dict[str, Any]:
+    """The network that geometries have unless a recipe names another; a new copy each time."""
+    return {
+        "otype": "VanillaMLP",
+        "activation": "ReLU",
+        "output_activation": "none",
+        "n_neurons": 64,
+        "n_hidden_layers": 1,
+    }
+
+
 def plain(config: NetworkConfig) -> dict[str, Any]:
     """The dictionary behind a config node, interpolations resolved."""
     if isinstance(config, DictConfig):

@@ -11,9 +11,8 @@ from torch import Tensor
 from maquette.core.errors import ConfigError
 from maquette.core.registry import register
 from maquette.kernels.rasterize import antialias
-from maquette.models.geometry.base import GeometryOutput
+from maquette.models.geometry.base import POINTS_PER_CHUNK, GeometryOutput
 from maquette.models.renderers.mesh_rasterizer import (
-    POINTS_PER_CHUNK,
     Light,
     MeshRasterizer,
     SurfacePoints,

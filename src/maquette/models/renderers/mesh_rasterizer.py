@@ -14,16 +14,13 @@ from maquette.core.random import StepRandom
 from maquette.core.registry import register
 from maquette.kernels.rasterize import Fragments, antialias, interpolate, rasterize
 from maquette.models.backgrounds.base import BaseBackground
-from maquette.models.geometry.base import BaseGeometry, GeometryOutput
+from maquette.models.geometry.base import POINTS_PER_CHUNK, BaseGeometry, GeometryOutput
 from maquette.models.materials.base import BaseMaterial
 from maquette.models.renderers.base import BaseRenderer, RenderOutput
 from maquette.ops.mesh import Mesh, vertex_normals
 from maquette.ops.shading import normal_to_color
 from maquette.ops.tangents import mesh_tangents
 from maquette.ops.transforms import world_to_clip
-
-POINTS_PER_CHUNK = 2**16
-"""Points whose features and colours are computed at once, in evaluation."""
 
 
 @dataclass

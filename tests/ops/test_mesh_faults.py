@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from maquette.evaluation.mesh_report import mesh_report
 from maquette.ops.mesh import Mesh
+from maquette.ops.mesh_health import mesh_report
 
 QUADS = [(0, 2, 3, 1), (4, 5, 7, 6), (0, 1, 5, 4), (2, 6, 7, 3), (0, 4, 6, 2), (1, 3, 7, 5)]
 
