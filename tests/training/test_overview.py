@@ -23,8 +23,8 @@ def test_overview_tells_what_is_about_to_be_trained(toy: Any, tmp_path: Path) ->
         toy(
             "training.finish=[]", "training.freeze=[outer.weight]", "training.ema.enabled=true",
             "system.optimizer.params.inner.lr=0.25", "trainer.accumulate_grad_batches=2",
-            "trainer.gradient_clip_val=0.5", "system.scheduler.name=ConstantLR",
-            "system.scheduler.args.factor=1.0",
+            "trainer.gradient_clip_val=0.5", "trainer.gradient_clip_algorithm=norm",
+            "system.scheduler.name=ConstantLR", "system.scheduler.args.factor=1.0",
         )
     )  # fmt: skip
     rows = [(one.name, one.kind, one.total, one.trainable) for one in found.modules]

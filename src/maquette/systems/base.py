@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning.pytorch import Callback
 from omegaconf import OmegaConf
@@ -90,6 +90,9 @@ class BaseLift3DSystem(Guided, BaseSystem):
         """The pictures and the video made of the finished asset."""
 
     cfg: Config
+
+    skips_parameters: ClassVar[bool] = True
+    """A background that is drawn at random is not computed; a proposal learns from a loss of its own."""
 
     def configure(self) -> None:
         """Build everything but the exporter, in the order in which the parts need each other."""

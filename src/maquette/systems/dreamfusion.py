@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from maquette.systems.base import BaseLift3DSystem
-from maquette.systems.guided import Guided, check_freq
+from maquette.systems.guided import check_freq
 from maquette.systems.shape_losses import SHAPE_LOSSES
 
 
-class DreamFusion(Guided, BaseLift3DSystem):
+class DreamFusion(BaseLift3DSystem):
     """Each step renders views, asks the guidance how they should change, and adds priors on the shape.
 
     A subclass changes what the guidance sees (`guidance_input`), which priors may be asked for

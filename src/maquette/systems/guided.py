@@ -52,7 +52,7 @@ class Guided:
             elif isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1):
                 self.log(f"train/{name}", value.detach() if isinstance(value, Tensor) else value)
         if due:
-            self.save_guidance_eval(pictures, guided.get("eval"))
+            self.guidance_evaluation_save(pictures, guided.get("eval"))
         return guided
 
     def guidance_eval_due(self) -> bool:
@@ -60,15 +60,18 @@ class Guided:
         every = self.cfg.freq.get("guidance_eval", 0)
         return every > 0 and self.true_global_step % every == 0
 
-    def save_guidance_eval(self, pictures: Float[Tensor, "B H W C"], seen: GuidanceEval | None) -> None:
+    def guidance_evaluation_save(
+        self, comp_rgb: Float[Tensor, "B H W C"], guidance_eval_out: GuidanceEval | None
+    ) -> None:
         """A row a picture: itself, noised, after one step, the clean one implied by that step, denoised."""
+        seen = guidance_eval_out
         if seen is None:
             log.warning("the guidance made no evaluation, so freq.guidance_eval has no effect")
             return
         step = self.true_global_step
         columns = [seen[name] for name in COLUMNS]
         with torch.no_grad():
-            shown = self.as_pictures(pictures[: len(seen.texts)])
+            shown = self.as_pictures(comp_rgb[: len(seen.texts)])
         rows = [[_cell(one[row]) for one in (shown, *columns)] for row in range(len(seen.texts))]
         texts = [
             text

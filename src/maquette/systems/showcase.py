@@ -57,12 +57,19 @@ class Showcase:
     def __init__(self, cfg: ShowcaseConfig) -> None:
         self.cfg = cfg
 
-    def make(self, exported: Sequence[Path], folder: Path) -> list[Path]:
-        """The files, in ``folder``; none where no mesh was exported."""
+    def make(self, exported: Sequence[Path], folder: Path, up: str = "z", units: str = "m") -> list[Path]:
+        """The files, in ``folder``; none where no mesh was exported.
+
+        Args:
+            exported: files of the exporter; the first mesh counts.
+            folder: where to.
+            up: axis of that file that points up, where its format does not say so itself.
+            units: of its coordinates, likewise.
+        """
         source = next((path for path in exported if path.suffix in MESH_SUFFIXES), None)
         if source is None:
             return []
-        asset = _as_glb(source, folder / "mesh.glb")
+        asset = _as_glb(source, folder / "mesh.glb", up, units)
         mesh = read_mesh(asset)
         return [
             asset,
@@ -91,10 +98,10 @@ class Showcase:
         return write_image(path, torch.cat(list(columns), dim=1))
 
 
-def _as_glb(source: Path, target: Path) -> Path:
+def _as_glb(source: Path, target: Path, up: str, units: str) -> Path:
     if source.suffix == ".glb":
         with whole_file(target) as temporary:
             shutil.copyfile(source, temporary)
     else:
-        write_glb(read_mesh(source), target)
+        write_glb(read_mesh(source, up=up, units=units), target)
     return target

@@ -150,9 +150,15 @@ def _facts(trainer: Trainer, optimizers: Sequence[Optimizer]) -> dict[str, str]:
         "optimizer": ", ".join(type(one).__name__ for one in optimizers),
         "scheduler": ", ".join(schedulers),
         "batches a step": str(trainer.accumulate_grad_batches) if trainer.accumulate_grad_batches > 1 else "",
-        "clipping": f"{clip:g} by {trainer.gradient_clip_algorithm or 'norm'}" if clip else "",
+        "clipping": f"{clip:g} by {_clipping(trainer)}" if clip else "",
     }
     return {name: value for name, value in facts.items() if value}
+
+
+def _clipping(trainer: Trainer) -> str:
+    """The algorithm in the recipe's words; the Trainer holds an enumeration."""
+    algorithm = trainer.gradient_clip_algorithm
+    return str(getattr(algorithm, "value", algorithm) or "norm")
 
 
 def _memory(trainer: Trainer, system: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, float]:
