@@ -1,9 +1,11 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import imageio.v2 as imageio
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import trimesh
 from PIL import Image
@@ -62,15 +64,17 @@ def test_more_than_three_channels_become_tiles(saver: SaverMixin) -> None:
 
 def test_grayscale_is_stretched_without_a_range_and_coloured_with_a_map(saver: SaverMixin) -> None:
     image = torch.linspace(3.0, 7.0, 6).reshape(2, 3)
-    stored = pixels(saver.save_grayscale_image("depth.png", image))
+    stored = pixels(saver.save_grayscale_image("depth.png", image, cmap=None))
     assert stored.min() == 0 and stored.max() == 255 and np.array_equal(stored[..., 0], stored[..., 2])
     for cmap in ("jet", "magma", "spectral"):
         first = pixels(saver.save_grayscale_image(f"{cmap}.png", image, cmap=cmap))[0, 0]
         assert len(set(first.tolist())) > 1
+    jet = pixels(saver.save_grayscale_image("default.png", image))
+    assert np.array_equal(jet, pixels(saver.get_save_path("jet.png")))
 
 
 def test_constant_grayscale_is_no_division_by_zero(saver: SaverMixin) -> None:
-    assert not pixels(saver.save_grayscale_image("flat.png", torch.full((2, 2), 5.0))).any()
+    assert not pixels(saver.save_grayscale_image("flat.png", torch.full((2, 2), 5.0), cmap=None)).any()
 
 
 def test_uv_image(saver: SaverMixin) -> None:
@@ -88,8 +92,55 @@ def test_image_grid_aligns_cells_and_writes_captions(saver: SaverMixin) -> None:
     ]
     row = pixels(saver.save_image_grid("row.png", cells))
     assert row.shape == (32, 64, 3) and row[:, :32].min() == 255 and row[:, 32:].max() == 0
-    rows = pixels(saver.save_image_grid("rows.png", [cells, cells[:1]], align=16, texts=["", "no"]))
+    rows = pixels(saver.save_image_grid("rows.png", [cells, cells[:1]], align=16, texts=["", "no", ""]))
     assert rows.shape == (32, 32, 3) and rows[:16, 16:].max() > 100 and not rows[16:, 16:].any()
+
+
+def test_captions_of_rows_stand_at_their_beginning(saver: SaverMixin) -> None:
+    dark = {"type": "rgb", "img": np.zeros((16, 24, 3))}
+    rows = pixels(saver.save_image_grid("rows.png", [[dark, dark], [dark, dark]], texts=[0.5, ""]))
+    assert rows[:16, :24].any() and not rows[:16, 24:].any() and not rows[16:].any()
+
+
+def test_cells_have_the_defaults_of_their_type(saver: SaverMixin) -> None:
+    depth = torch.linspace(2.0, 4.0, 32).reshape(4, 8)
+    uv = torch.rand(4, 8, 2)
+    stored = pixels(
+        saver.save_image_grid("a.png", [{"type": "grayscale", "img": depth}, {"type": "uv", "img": uv}])
+    )
+    assert np.array_equal(stored[:, :8], pixels(saver.save_grayscale_image("b.png", depth)))
+    assert np.array_equal(stored[:, 8:], pixels(saver.save_uv_image("c.png", uv)))
+
+
+RGB = {"type": "rgb", "img": np.zeros((4, 4, 3))}
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "told"),
+    [
+        ("save_rgb_image", {"img": np.zeros((4, 4))}, "height, a width and channels"),
+        ("save_rgb_image", {"img": np.zeros((0, 4, 3))}, "height, a width and channels"),
+        ("save_rgb_image", {"img": np.zeros((4, 4, 3)), "data_format": "NHWC"}, "HWC or CHW"),
+        ("save_rgb_image", {"img": np.zeros((4, 4, 3)), "data_range": (1.0, 1.0)}, "range of values"),
+        ("save_uv_image", {"img": np.zeros((4, 4, 3))}, "two channels"),
+        ("save_uv_image", {"img": np.zeros((4, 4, 2)), "cmap": "jet"}, "checkerboard or color"),
+        ("save_grayscale_image", {"img": np.zeros((4, 4, 3))}, r"one channel, not the shape \(4, 4, 3\)"),
+        ("save_grayscale_image", {"img": np.zeros((4, 4)), "cmap": "viridis"}, "no colour map"),
+        ("save_image_grid", {"imgs": []}, "at least one picture"),
+        ("save_image_grid", {"imgs": [RGB], "align": 0}, "aligned to"),
+        ("save_image_grid", {"imgs": [RGB], "texts": ["a", "b"]}, "2 captions were given for 1"),
+        ("save_image_grid", {"imgs": [{"type": "depth"}]}, "rgb, uv, grayscale"),
+        ("save_image_grid", {"imgs": [{"type": "rgb"}]}, "under img"),
+        ("save_image_grid", {"imgs": [{**RGB, "kwargs": {"cmap": "jet"}}]}, "not cmap"),
+        ("save_cubemap", {"img": np.zeros((6, 2, 3, 3))}, "six square faces"),
+    ],
+)
+def test_pictures_that_are_none_are_refused(
+    saver: SaverMixin, method: str, arguments: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(UserError, match=told):
+        getattr(saver, method)("a.png", **arguments)
+    assert not saver.get_save_path("a.png").exists()
 
 
 def test_image_takes_integers_only(saver: SaverMixin) -> None:
@@ -104,6 +155,8 @@ def test_cubemap_is_a_cross(saver: SaverMixin) -> None:
     stored = pixels(saver.save_cubemap("sky.png", faces))
     assert stored.shape == (6, 8, 3)
     assert [stored[2, x, 0] for x in (0, 2, 4, 6)] == [51, 204, 0, 255] and stored[0, 2, 0] == 102
+    deep = pixels(saver.save_cubemap("features.png", torch.cat([faces, 1.0 - faces], dim=-1)))
+    assert np.array_equal(deep[:, :8], stored) and deep[2, 12, 0] == 255
 
 
 def test_data_and_state_dict_and_json_read_back(saver: SaverMixin) -> None:
@@ -115,6 +168,44 @@ def test_data_and_state_dict_and_json_read_back(saver: SaverMixin) -> None:
         "x": [1, 1],
         "n": 1,
     }
+
+
+def test_half_precision_and_none_are_converted(saver: SaverMixin) -> None:
+    converted = saver.convert_data({"w": torch.ones(2, dtype=torch.bfloat16), "none": None, "pair": (1, 2)})
+    assert converted["w"].dtype == np.float32 and converted["none"] is None and converted["pair"] == [1, 2]
+
+
+def test_tensors_alone_can_be_safetensors(saver: SaverMixin) -> None:
+    state = {"w": torch.arange(3.0), "b": torch.zeros(())}
+    again = safetensors.torch.load_file(saver.save_state_dict("deep/a.safetensors", state))
+    assert again.keys() == state.keys() and again["w"].tolist() == [0, 1, 2]
+    with pytest.raises(UserError, match="not step"):
+        saver.save_state_dict("b.safetensors", {**state, "step": 3})
+
+
+@pytest.mark.parametrize(
+    ("method", "filename", "data"),
+    [
+        ("save_state_dict", "a.pth", {"w": torch.ones(2), "path": Path("/")}),
+        ("save_data", "a.npz", {"nested": {"x": torch.ones(2)}}),
+        ("save_data", "a.npy", [torch.ones(2), torch.ones(3)]),
+        ("save_json", "a.json", {"what": object()}),
+    ],
+)
+def test_what_nobody_could_read_is_not_written(
+    saver: SaverMixin, method: str, filename: str, data: Any
+) -> None:
+    with pytest.raises(UserError):
+        getattr(saver, method)(filename, data)
+    assert list(saver.get_save_dir().iterdir()) == []
+
+
+@pytest.mark.parametrize("matcher", ["(", r"\d+\.png", r"(\w+)\.png"])
+def test_a_matcher_without_a_number_is_refused(saver: SaverMixin, matcher: str) -> None:
+    for name in ("1", "two"):
+        saver.save_rgb_image(f"frames/{name}.png", torch.zeros(2, 2, 3))
+    with pytest.raises(UserError, match=r"regular expression|number of a frame"):
+        saver.save_img_sequence("turn", "frames", matcher)
 
 
 @pytest.mark.parametrize("save_format", ["mp4", "gif"])
@@ -138,6 +229,86 @@ def test_mesh_from_arrays_and_obj_with_material(saver: SaverMixin) -> None:
     assert trimesh.load(files[0], force="mesh").visual.material.image.size == (8, 8)
     plain = saver.save_obj("c.obj", textured)
     assert len(plain) == 1 and "vt " not in plain[0].read_text()
+
+
+def test_mesh_from_arrays_has_its_texture_coordinates(saver: SaverMixin) -> None:
+    mesh = tetrahedron()
+    uvs, uv_faces = torch.rand(4, 2), torch.tensor([[0, 1, 2], [1, 2, 3], [0, 1, 3], [0, 2, 3]])
+    loaded = trimesh.load(saver.save_mesh("a.obj", mesh.vertices, mesh.faces, uvs, uv_faces), process=False)
+    corners = np.asarray(loaded.visual.uv)[loaded.faces]
+    assert np.allclose(corners, uvs.numpy()[uv_faces.numpy()], atol=1e-6)
+
+
+def test_obj_has_every_map(saver: SaverMixin) -> None:
+    """Read with nothing but Pillow: the names of MTL, and pictures with the values that were given."""
+    mesh = tetrahedron().replace(uvs=torch.rand(3, 2), uv_faces=torch.tensor([[0, 1, 2]] * 4))
+    names = ("map_Kd", "map_Ks", "map_Bump", "map_Pm", "map_Pr")
+    channels = {name: 1 if name in ("map_Pm", "map_Pr") else 3 for name in names}
+    maps = {name: torch.rand(4, 6, channels[name]) for name in names}
+    options = {"save_normal": True, "map_format": "png", **maps}
+    files = saver.save_obj("deep/model", mesh, save_mat=True, **options)
+    text = files[0].read_text().splitlines()
+    assert files[0].name == "model.obj" and "mtllib model.mtl" in text
+    assert [sum(line.startswith(key) for line in text) for key in ("vn ", "vt ")] == [4, 3]
+    library = [line.split() for line in files[0].with_suffix(".mtl").read_text().splitlines()]
+    entries = {words[0]: words[-1] for words in library}
+    for name, given in maps.items():
+        stored = pixels(files[0].with_name(entries[name]))
+        assert np.array_equal(stored.reshape(4, 6, -1), (given * 255).round().byte().numpy()), name
+    assert entries["newmtl"] == "surface" and entries["norm"] == entries["map_Bump"]
+
+
+def test_maps_need_texture_coordinates(saver: SaverMixin) -> None:
+    with pytest.raises(UserError, match="no texture coordinates"):
+        saver.save_obj("a.obj", tetrahedron(), save_mat=True, map_Kd=torch.rand(4, 4, 3))
+
+
+def test_vertex_colors_are_written_where_asked(saver: SaverMixin) -> None:
+    mesh = tetrahedron().replace(vertex_colors=torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]))
+    path = saver.save_obj("a.obj", mesh, save_vertex_color=True)[0]
+    assert trimesh.load(path, process=False).visual.vertex_colors[:3, :3].tolist() == [
+        [255, 0, 0], [0, 255, 0], [0, 0, 255],
+    ]  # fmt: skip
+    assert len(next(line for line in path.read_text().splitlines() if line.startswith("v ")).split()) == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((torch.zeros(4, 2), torch.zeros(1, 3)), r"\(N, 3\), not \(4, 2\)"),
+        ((torch.zeros(4, 3), None), "faces of a mesh"),
+        ((torch.zeros(4, 3), torch.tensor([[0, 1, 4]])), "0 to 4; there are 4"),
+        (
+            (torch.rand(4, 3), torch.tensor([[0, 1, 2]]), torch.rand(2, 2), torch.tensor([[0, 1, 2]])),
+            "0 to 2",
+        ),
+        ((torch.rand(3, 3), [[0, 1, 2]], torch.rand(3, 2), torch.ones(2, 3)), "1 faces have 2"),
+    ],
+)
+def test_arrays_that_are_no_mesh_are_refused(saver: SaverMixin, arguments: Any, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        saver.save_mesh("a.ply", *arguments)
+
+
+def test_only_the_first_process_writes(saver: SaverMixin, monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = tetrahedron()
+    source = saver.save_json("source.json", {})
+    monkeypatch.setattr("maquette.training.picture_saving.is_leader", lambda: False)
+    image = torch.zeros(4, 4, 3)
+    paths = [
+        saver.save_rgb_image("a.png", image), saver.save_uv_image("b.png", image[..., :2]),
+        saver.save_grayscale_image("c.png", image[..., 0]), saver.save_image_grid("d.png", [RGB]),
+        saver.save_image("e.png", image.byte()), saver.save_cubemap("f.png", torch.zeros(6, 2, 2, 3)),
+        saver.save_data("g", image), saver.save_state_dict("h.pth", {}), saver.save_json("i.json", {}),
+        saver.save_mesh("j.ply", mesh), *saver.save_obj("k", mesh), saver.save_file("l.json", source),
+        saver.save_img_sequence("m", "frames", r"(\d+)"),
+    ]  # fmt: skip
+    assert [path.name for path in paths][6:] == [
+        "g.npy", "h.pth", "i.json", "j.ply", "k.obj", "l.json", "m.mp4",
+    ]  # fmt: skip
+    assert list(saver.get_save_dir().iterdir()) == [source]
+    saver._has_own_views = True  # as while a view of an evaluation is rendered
+    assert saver.save_rgb_image("a.png", image).is_file()
 
 
 def test_report_lies_beside_every_mesh(saver: SaverMixin) -> None:
@@ -164,7 +335,7 @@ def test_loggers_are_named(saver: SaverMixin) -> None:
 
 def test_roughness_alone_is_packed_without_metal():
     from maquette.ops.mesh import Mesh
-    from maquette.training.saving import texture_maps
+    from maquette.training.mesh_parts import texture_maps
 
     mesh = Mesh(torch.eye(3), torch.tensor([[0, 1, 2]]))
     packed = texture_maps(mesh, roughness=torch.full((2, 2, 1), 0.5))["metallic_roughness"]

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from maquette.core.device import current_device
+from maquette.core.errors import ConfigError, asked_for_by
 from maquette.core.loading import load_module_weights
 from maquette.core.structured import parse_structured
 
@@ -109,7 +110,10 @@ class BaseObject(Configurable, Updateable):
 
 
 class BaseModule(Configurable, Updateable, nn.Module):
-    """A configured `nn.Module`: geometry, material, background, renderer."""
+    """A configured `nn.Module`: geometry, material, background, renderer.
+
+    `device` is where it was made; the empty buffer `_dummy` goes where the module goes.
+    """
 
     @dataclass(kw_only=True)
     class Config:
@@ -119,10 +123,12 @@ class BaseModule(Configurable, Updateable, nn.Module):
         """Take the weights of one module of a checkpoint: "PATH:module_name"."""
 
     device: torch.device
+    _dummy: torch.Tensor
 
     def __init__(self, cfg: Any = None, *args: Any, **kwargs: Any) -> None:
         super().__init__(cfg)
         self.device = current_device()
+        self.register_buffer("_dummy", torch.zeros(0), persistent=False)
         self.configure(*args, **kwargs)
         if self.cfg.weights is not None:
             self._load(self.cfg.weights)
@@ -132,7 +138,10 @@ class BaseModule(Configurable, Updateable, nn.Module):
 
     def _load(self, weights: str) -> None:
         path, _, name = weights.rpartition(":")
-        found = load_module_weights(path, name)
+        if not path or not name:
+            raise ConfigError("weights", weights, 'text of the form "PATH:module_name"')
+        with asked_for_by("weights"):
+            found = load_module_weights(path, name)
         self.load_state_dict(found.state_dict)
         self.do_update_step(found.epoch, found.global_step, on_load_weights=True)
 

@@ -18,6 +18,7 @@ from maquette.io.textures import (
     BASE_COLOR,
     METALLIC_ROUGHNESS,
     NORMAL,
+    SPECULAR,
     encode_texture,
     pack_metallic_roughness,
 )
@@ -127,6 +128,8 @@ def _maps(
     pictures: dict[str, tuple[Tensor, str]] = {}
     if BASE_COLOR in mesh.texture:
         pictures["map_Kd"] = (mesh.texture[BASE_COLOR], texture_format)
+    if SPECULAR in mesh.texture:
+        pictures["map_Ks"] = (mesh.texture[SPECULAR], texture_format)
     if METALLIC_ROUGHNESS in mesh.texture:
         pictures["map_Pr"] = (mesh.texture[METALLIC_ROUGHNESS][..., 1:2], texture_format)
         pictures["map_Pm"] = (mesh.texture[METALLIC_ROUGHNESS][..., 2:3], texture_format)
@@ -138,7 +141,8 @@ def _maps(
 
 
 def _library(maps: dict[str, str]) -> bytes:
-    lines = [f"newmtl {_MATERIAL}", "Ka 0 0 0", "Kd 1 1 1", "Ks 0 0 0", "illum 1"]
+    lines = [f"newmtl {_MATERIAL}", "Ka 0 0 0", "Kd 1 1 1", "Ks 1 1 1" if "map_Ks" in maps else "Ks 0 0 0"]
+    lines += ["illum 2" if "map_Ks" in maps else "illum 1"]
     lines += [f"{key} {name}" for key, name in maps.items()]
     lines += [f"map_Bump {maps['norm']}"] if "norm" in maps else []  # by this name Blender finds it
     return ("\n".join(lines) + "\n").encode()

@@ -17,6 +17,8 @@ METALLIC_ROUGHNESS = "metallic_roughness"
 """Map with roughness in its second and metalness in its third channel, as glTF has it."""
 NORMAL = "normal"
 """Map of tangent-space normals."""
+SPECULAR = "specular"
+"""Map of the colours of reflections, which of our formats only OBJ has."""
 
 FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG"}
 """Accepted texture formats, and Pillow's names for them."""

@@ -46,6 +46,10 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
     """Losses that are set in some steps only, the first one perhaps not among them. A weight in the recipe
     for a loss that is neither set nor known is taken for a mistake."""
 
+    skips_parameters: ClassVar[bool] = False
+    """Whether some parameters get no gradient in some steps. Several processes, which exchange gradients,
+    then look in every step for those that none of them has used."""
+
     @dataclass(kw_only=True)
     class Config:
         """How the model is trained; the model itself is the subclass's."""
@@ -89,8 +93,8 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
         self.loss_weights = _parse_weights(self.cfg.loss)
         self.create_loggers(self.cfg.loggers)
         self._resumed = resumed
-        self._evaluated_epoch: int | None = None
-        self._evaluated_step: int | None = None
+        self._resumed_eval = False
+        self._resumed_eval_status = {"current_epoch": 0, "global_step": 0}
         self.taken: set[str] = set()
         """Parameters, by qualified name, whose values come from a file."""
         self._losses: dict[str, Tensor] = {}
@@ -128,20 +132,23 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
         """Whether the run continues from a checkpoint."""
         return self._resumed
 
+    resume = resumed
+    """The same, by another name of it."""
+
     @property
     def true_global_step(self) -> int:
         """Optimiser steps the weights have seen, also when a checkpoint is only evaluated."""
-        return self.global_step if self._evaluated_step is None else self._evaluated_step
+        return self._resumed_eval_status["global_step"] if self._resumed_eval else self.global_step
 
     @property
     def true_current_epoch(self) -> int:
         """Epoch of the weights, also when a checkpoint is only evaluated."""
-        return self.current_epoch if self._evaluated_epoch is None else self._evaluated_epoch
+        return self._resumed_eval_status["current_epoch"] if self._resumed_eval else self.current_epoch
 
     def set_resume_status(self, current_epoch: int, global_step: int) -> None:
         """Declare which step the weights are from; the Trainer restores it only for training."""
-        self._evaluated_epoch = current_epoch
-        self._evaluated_step = global_step
+        self._resumed_eval = True
+        self._resumed_eval_status = {"current_epoch": current_epoch, "global_step": global_step}
 
     def C(self, value: Any) -> float:  # noqa: N802 (the ecosystem's name)
         """The present value of a number or schedule."""
@@ -163,20 +170,22 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
             )
         return schedule.at(self.true_global_step, self.true_current_epoch)
 
-    def load_weights(self, path: str, ignore_modules: Sequence[str] | None = None) -> None:
+    def load_weights(self, weights: str, ignore_modules: Sequence[str] | None = None) -> None:
         """Take the weights of a checkpoint as far as the names agree; the modules are told its step.
 
         Raises:
             UserError: no name agrees, or a weight has another shape.
         """
-        checkpoint = run_checkpoint(latest(path))
+        checkpoint = run_checkpoint(latest(weights))
         ignored = tuple(f"{name}." for name in ignore_modules or ())
         state = {key: value for key, value in checkpoint["state_dict"].items() if not key.startswith(ignored)}
-        check_fits(self, state, path, partial=True)
+        check_fits(self, state, weights, partial=True)
         missing, unknown = self.load_state_dict(state, strict=False)
         self.taken |= set(state) - set(unknown)
         taken = len(state) - len(unknown)
-        log.info("weights of %s: %d taken, %d missing, %d unknown", path, taken, len(missing), len(unknown))
+        log.info(
+            "weights of %s: %d taken, %d missing, %d unknown", weights, taken, len(missing), len(unknown)
+        )
         self.do_update_step(
             checkpoint.get("epoch", 0), checkpoint.get("global_step", 0), on_load_weights=True
         )
@@ -205,6 +214,13 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
             self._losses_checked = True
             declared = [*self.loss_names, *getattr(self, "shape_losses", ())]
             check_loss_names(self.loss_weights, self._losses, declared)
+
+    def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+        """Log a value as Lightning does; what an evaluation finds is the mean over all processes."""
+        trainer = self._trainer
+        if trainer is not None and trainer.world_size > 1 and not trainer.training:
+            kwargs.setdefault("sync_dist", True)
+        super().log(name, value, *args, **kwargs)
 
     def timed(self, part: str) -> AbstractContextManager[Any]:
         """A block of the step whose time the logs show as ``part``; the innermost block counts."""
@@ -270,11 +286,13 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
         self._end_batch(self.trainer.predict_dataloaders)
 
     def _begin_batch(self, batch: Any, stage: str, loaders: Any) -> None:
+        self._has_own_views = stage != "train"
         self.preprocess_data(batch, stage)
         update_if_possible(_dataset(loaders), self.true_current_epoch, self.true_global_step)
         self.do_update_step(self.true_current_epoch, self.true_global_step)
 
     def _end_batch(self, loaders: Any, cleanup: bool = False) -> None:
+        self._has_own_views = False
         update_end_if_possible(_dataset(loaders), self.true_current_epoch, self.true_global_step)
         self.do_update_step_end(self.true_current_epoch, self.true_global_step)
         if cleanup:

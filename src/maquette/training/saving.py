@@ -13,21 +13,24 @@ import torch
 from torch import Tensor
 
 from maquette.core.errors import ConfigError, MissingFileError, UserError
+from maquette.core.loading import load_checkpoint
 from maquette.core.optional import require
-from maquette.core.paths import atomic_path
-from maquette.io.data import write_json, write_npy, write_npz
+from maquette.io.data import write_json, write_npy, write_npz, write_safetensors
 from maquette.io.images import read_image
 from maquette.io.mesh import read_mesh, write_mesh, write_obj
 from maquette.io.mesh_report import write_report
 from maquette.io.splats import write_splats
-from maquette.io.textures import pack_metallic_roughness
 from maquette.io.video import write_video
+from maquette.io.writing import whole_file
 from maquette.ops.gaussians import Gaussians
 from maquette.ops.mesh import Mesh
 from maquette.training.loggers.media import loggers_of, logging_of, show_mesh, show_video
+from maquette.training.mesh_parts import mesh_of, texture_maps
 from maquette.training.picture_saving import PictureSaver
 
 SEQUENCE_FORMATS = ("mp4", "gif")
+
+_NOT_IN_NUMPY = (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
 
 
 class SaverMixin(PictureSaver):
@@ -39,7 +42,7 @@ class SaverMixin(PictureSaver):
     """
 
     _save_dir: Path | None = None
-    _wandb: Any = None
+    _wandb_logger: Any = None
 
     def set_save_dir(self, save_dir: str | Path) -> None:
         """Save below this folder from now on."""
@@ -56,9 +59,16 @@ class SaverMixin(PictureSaver):
         return self._save_dir
 
     def get_save_path(self, filename: str | Path) -> Path:
-        """The path of a file; its folder is made."""
+        """The path of a file; its folder is made.
+
+        Raises:
+            UserError: the folder cannot be made.
+        """
         path = self.get_save_dir() / filename
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise UserError(f"The folder {path.parent} cannot be made: {err.strerror}.") from err
         return path
 
     def create_loggers(self, config: Mapping[str, Any]) -> None:
@@ -73,20 +83,23 @@ class SaverMixin(PictureSaver):
                 raise ConfigError(
                     f"system.loggers.{name}", name, "wandb; csv and tensorboard: training.loggers"
                 )
+            if not isinstance(settings, Mapping):
+                raise ConfigError("system.loggers.wandb", settings, "a block {enable, project, name}")
             if settings.get("enable", False):
                 require("wandb", "wandb")
                 from lightning.pytorch.loggers import WandbLogger
 
-                self._wandb = WandbLogger(project=settings.get("project"), name=settings.get("name"))
+                self._wandb_logger = WandbLogger(project=settings.get("project"), name=settings.get("name"))
 
     def get_loggers(self) -> list[Any]:
         """The Lightning loggers that :meth:`create_loggers` opened."""
-        return [] if self._wandb is None else [self._wandb]
+        return [] if self._wandb_logger is None else [self._wandb_logger]
 
     def convert_data(self, data: Any) -> Any:
-        """Tensors, also inside lists and mappings, as numpy arrays."""
+        """Tensors, also inside lists and mappings, as numpy arrays; anything else, None too, as it is."""
         if isinstance(data, Tensor):
-            return data.detach().cpu().numpy()
+            data = data.detach().cpu()
+            return (data.float() if data.dtype in _NOT_IN_NUMPY else data).numpy()
         if isinstance(data, Mapping):
             return {key: self.convert_data(value) for key, value in data.items()}
         if isinstance(data, list | tuple):
@@ -94,31 +107,57 @@ class SaverMixin(PictureSaver):
         return data
 
     def save_data(self, filename: str | Path, data: Any) -> Path:
-        """A mapping of arrays as ``.npz``, one array as ``.npy``."""
+        """A mapping of arrays as ``.npz``, one array (or a list of numbers) as ``.npy``.
+
+        Raises:
+            UserError: something in it is no array of numbers or texts.
+        """
         data = self.convert_data(data)
-        suffix, write = (".npz", write_npz) if isinstance(data, Mapping) else (".npy", write_npy)
-        path = self.get_save_path(filename)
-        return write(path if path.suffix == suffix else path.with_name(path.name + suffix), data)
+        named = isinstance(data, Mapping)
+        path = _with_suffix(self.get_save_path(filename), ".npz" if named else ".npy")
+        if not self.writes():
+            return path
+        if named:
+            return write_npz(path, {str(name): _array(value) for name, value in data.items()})
+        return write_npy(path, _array(data))
 
     def save_state_dict(self, filename: str | Path, data: Mapping[str, Any]) -> Path:
-        """Tensors and plain values, to be read with ``weights_only=True``."""
+        """Tensors and plain values, to be read with ``weights_only=True``; ``.safetensors`` takes tensors.
+
+        Raises:
+            UserError: it holds something else, which nobody could load safely.
+        """
         path = self.get_save_path(filename)
-        with atomic_path(path) as temporary:
+        if not self.writes():
+            return path
+        if path.suffix == ".safetensors":
+            return write_safetensors(path, _tensors_only(data, path))
+        with whole_file(path) as temporary:
             torch.save(dict(data), temporary)
+            try:
+                load_checkpoint(temporary, mapped=True)
+            except UserError as err:
+                raise UserError(
+                    f"{path.name} was not saved: nobody could load it safely.",
+                    hint="keep tensors, numbers, texts, lists and mappings in it",
+                ) from err
         return path
 
     def save_json(self, filename: str | Path, payload: Any) -> Path:
         """Plain values and arrays as JSON."""
-        return write_json(self.get_save_path(filename), payload)
+        path = self.get_save_path(filename)
+        return write_json(path, payload) if self.writes() else path
 
     def save_file(self, filename: str | Path, src_path: str | Path) -> Path:
         """A copy of a file."""
         source = Path(src_path)
         if not source.is_file():
             raise MissingFileError(source, "file to save")
-        with atomic_path(self.get_save_path(filename)) as temporary:
-            shutil.copyfile(source, temporary)
-        return self.get_save_path(filename)
+        path = self.get_save_path(filename)
+        if self.writes():
+            with whole_file(path) as temporary:
+                shutil.copyfile(source, temporary)
+        return path
 
     def save_img_sequence(
         self,
@@ -140,12 +179,17 @@ class SaverMixin(PictureSaver):
             fps: frames a second.
             name: title in the logs.
             step: step in the logs.
+
+        Raises:
+            UserError: another format, a matcher without a number, or pictures of several sizes.
+            MissingFileError: no picture matches.
         """
         if save_format not in SEQUENCE_FORMATS:
             raise UserError(f"A sequence is saved as {' or '.join(SEQUENCE_FORMATS)}, not {save_format}.")
-        frames = self._frames(self.get_save_dir() / img_dir, matcher)
-        path = self.get_save_path(filename)
-        path = path if path.suffix == f".{save_format}" else path.with_name(f"{path.name}.{save_format}")
+        path = _with_suffix(self.get_save_path(filename), f".{save_format}")
+        if not self.writes():
+            return path
+        frames = numbered_files(self.get_save_dir() / img_dir, matcher)
         written = write_video(path, (read_image(frame) for frame in frames), fps=fps)
         self.log_video(name, written, step, fps)
         return written
@@ -153,8 +197,10 @@ class SaverMixin(PictureSaver):
     def save_mesh(
         self,
         filename: str | Path,
-        v_pos: Tensor | Mesh,
-        t_pos_idx: Tensor | None = None,
+        v_pos: Any,
+        t_pos_idx: Any = None,
+        v_tex: Any = None,
+        t_tex_idx: Any = None,
         options: Mapping[str, Any] | None = None,
         **attributes: Any,
     ) -> Path:
@@ -166,17 +212,21 @@ class SaverMixin(PictureSaver):
             filename: .glb, .obj, .ply, .stl, .usd, .usda, .usdc or .usdz.
             v_pos: the mesh, or its vertices (V, 3), world frame.
             t_pos_idx: faces (F, 3), unless a mesh is given.
+            v_tex: texture coordinates (U, 2).
+            t_tex_idx: the index of one for each corner of a face (F, 3).
             options: of the format, see :func:`maquette.io.mesh.write_mesh`.
             **attributes: further fields of :class:`Mesh`.
+
+        Raises:
+            UserError: arrays of other shapes, corners that do not exist, or another format.
         """
-        if isinstance(v_pos, Mesh):
-            mesh = v_pos
-        else:
-            vertices = torch.as_tensor(np.asarray(self.convert_data(v_pos)), dtype=torch.float32)
-            faces = torch.as_tensor(np.asarray(self.convert_data(t_pos_idx)), dtype=torch.int64)
-            mesh = Mesh(vertices, faces, **attributes)
+        path = self.get_save_path(filename)
+        if not self.writes():
+            return path
+        given = (self.convert_data(one) for one in (t_pos_idx, v_tex, t_tex_idx))
+        mesh = v_pos if isinstance(v_pos, Mesh) else mesh_of(self.convert_data(v_pos), *given, **attributes)
         options = options or {}
-        path = write_mesh(mesh, self.get_save_path(filename), **options)[0]
+        path = write_mesh(mesh, path, **options)[0]
         # an STL is closed before it is written, where that is asked for
         if path.suffix == ".stl":
             mesh = read_mesh(path, up=options.get("up"), units=options.get("units"))
@@ -193,6 +243,7 @@ class SaverMixin(PictureSaver):
         save_uv: bool = False,
         save_vertex_color: bool = False,
         map_Kd: Tensor | None = None,
+        map_Ks: Tensor | None = None,
         map_Bump: Tensor | None = None,
         map_Pm: Tensor | None = None,
         map_Pr: Tensor | None = None,
@@ -200,9 +251,36 @@ class SaverMixin(PictureSaver):
     ) -> list[Path]:
         """An OBJ, with its material library and textures if ``save_mat``; all files, the OBJ first.
 
-        A report of the mesh lies beside them, as ``NAME.report.json``.
+        A report of the mesh lies beside them, as ``NAME.report.json``. Maps are (H, W, C) in [0, 1]; those
+        that are not given are the mesh's own.
+
+        Args:
+            filename: with or without ``.obj``.
+            mesh: the mesh.
+            save_mat: also write the material; it needs texture coordinates to hold maps.
+            save_normal: also write smooth normals.
+            save_uv: also write texture coordinates; a material brings them along.
+            save_vertex_color: also write the colours of vertices.
+            map_Kd: colours, display.
+            map_Ks: colours of reflections.
+            map_Bump: normals in tangent space.
+            map_Pm: metalness.
+            map_Pr: roughness.
+            map_format: jpg or png.
         """
-        texture = texture_maps(mesh, map_Kd, map_Bump, map_Pm, map_Pr) if save_mat else {}
+        path = _with_suffix(self.get_save_path(filename), ".obj")
+        if not self.writes():
+            return [path]
+        maps = {
+            "color": map_Kd,
+            "specular": map_Ks,
+            "bump": map_Bump,
+            "metallic": map_Pm,
+            "roughness": map_Pr,
+        }
+        texture = texture_maps(mesh, **maps) if save_mat else {}
+        if texture and not mesh.has_uvs:
+            raise UserError(f"The maps of {path.name} have no place: the mesh has no texture coordinates.")
         written = mesh.replace(
             texture=texture,
             uvs=mesh.uvs if save_uv or save_mat else None,
@@ -211,7 +289,7 @@ class SaverMixin(PictureSaver):
         )
         files = write_obj(
             written,
-            self.get_save_path(filename),
+            path,
             material=save_mat,
             normals=save_normal,
             texture_format=map_format,
@@ -222,7 +300,8 @@ class SaverMixin(PictureSaver):
 
     def save_splats(self, filename: str | Path, gaussians: Gaussians) -> Path:
         """A cloud of Gaussians as ``.ply``, see :func:`maquette.io.splats.write_splats`."""
-        return write_splats(gaussians, self.get_save_path(filename))
+        path = self.get_save_path(filename)
+        return write_splats(gaussians, path) if self.writes() else path
 
     def log_video(self, name: str | None, path: Path, step: int | None, fps: int = 30) -> None:
         """Show a video in the logs that can."""
@@ -234,30 +313,51 @@ class SaverMixin(PictureSaver):
         if logging_of(self).meshes and mesh.n_faces <= logging_of(self).max_faces:
             show_mesh(loggers_of(self), Path(filename).stem, mesh, getattr(self, "true_global_step", 0))
 
-    def _frames(self, folder: Path, matcher: str) -> list[Path]:
+
+def numbered_files(folder: Path, matcher: str) -> list[Path]:
+    """The files whose names match, in the order of the number that is the first group of ``matcher``.
+
+    Raises:
+        UserError: it is no regular expression, or its first group is no number.
+        MissingFileError: no name matches.
+    """
+    try:
         pattern = re.compile(matcher)
-        found = {path: match for path in folder.glob("*") if (match := pattern.search(path.name))}
-        if not found:
-            raise MissingFileError(folder, f"folder with pictures called like {matcher}")
-        return sorted(found, key=lambda path: int(found[path].groups()[0]))
+    except re.error as err:
+        raise UserError(f"{matcher!r} is no regular expression: {err}.") from err
+    found = {path: match for path in folder.glob("*") if (match := pattern.search(path.name))}
+    if not found:
+        raise MissingFileError(folder, f"folder with pictures called like {matcher}")
+    try:
+        return sorted(found, key=lambda path: int(found[path][1]))
+    except (IndexError, TypeError, ValueError) as err:
+        raise UserError(
+            f"The first group of {matcher!r} is to be the number of a frame.", hint=r"as in (\d+)\.png"
+        ) from err
 
 
-def texture_maps(
-    mesh: Mesh,
-    color: Tensor | None = None,
-    bump: Tensor | None = None,
-    metallic: Tensor | None = None,
-    roughness: Tensor | None = None,
-) -> dict[str, Tensor]:
-    """The mesh's textures and the given ones, packed as glTF does (green roughness, blue metallic)."""
-    maps = dict(mesh.texture)
-    if color is not None:
-        maps["base_color"] = color
-    if bump is not None:
-        maps["normal"] = bump
-    if metallic is not None or roughness is not None:
-        metal, rough = (
-            None if one is None else one.reshape(*one.shape[:2], -1)[..., :1] for one in (metallic, roughness)
+def _with_suffix(path: Path, suffix: str) -> Path:
+    return path if path.suffix.lower() == suffix else path.with_name(path.name + suffix)
+
+
+def _array(value: Any) -> np.ndarray[Any, Any]:
+    """The value as an array of numbers or texts."""
+    try:
+        array = np.asarray(value)
+    except ValueError as err:
+        raise UserError("Rows of different lengths are no array.", [str(err)]) from err
+    if array.dtype.hasobject:
+        raise UserError(
+            f"Arrays hold numbers and texts, not {type(value).__name__}.",
+            hint="give every part of a nested mapping a name of its own, or save JSON",
         )
-        maps["metallic_roughness"] = pack_metallic_roughness(metal, rough)
-    return maps
+    return array
+
+
+def _tensors_only(data: Mapping[str, Any], path: Path) -> Mapping[str, Tensor]:
+    others = [name for name, value in data.items() if not isinstance(value, Tensor)]
+    if others:
+        raise UserError(
+            f"{path.name} holds tensors only, not {', '.join(others)}.", hint="use .pth for those"
+        )
+    return data

@@ -16,7 +16,9 @@ class StepFrame(Callback):
     They are seeded for each batch by its step, so that what they draw depends neither on where a run was
     resumed nor on what else drew before (a validation, say).
 
-    The modules are told of the end of a step before averages are taken and checkpoints written.
+    The modules are told of the end of a step before averages are taken and checkpoints written. Where several
+    processes share the views of an evaluation, all of them are saved before its end is announced, when a
+    video may be made of them.
     """
 
     def __init__(self, seed: int) -> None:
@@ -69,6 +71,18 @@ class StepFrame(Callback):
     ) -> None:
         """Seed the global generators."""
         self._evaluation("predict", trainer, batch_idx)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wait for the views of the other processes."""
+        trainer.strategy.barrier()
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wait for the views of the other processes."""
+        trainer.strategy.barrier()
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wait for the views of the other processes."""
+        trainer.strategy.barrier()
 
     def _evaluation(self, stage: str, trainer: Trainer, batch_idx: int) -> None:
         seed_global(self.seed, f"{stage}/{batch_idx}", 0, trainer.global_rank)
