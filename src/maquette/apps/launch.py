@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from typing import Any
 
 from maquette.apps.running import add_output_arguments, execute, load
 from maquette.core.errors import MissingFileError, UserError
@@ -33,9 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--gpu",
-        default="0",
         metavar="N",
-        help="GPU to use, counted from 0; CUDA_VISIBLE_DEVICES wins (%(default)s)",
+        help="GPU to use, counted from 0, or several (0,1); CUDA_VISIBLE_DEVICES wins (default: 0)",
     )
     parser.add_argument("--gradio", action="store_true", help="live page (not available yet)")
     parser.add_argument("--typecheck", action="store_true", help="check shapes of tensors at run time (slow)")
@@ -49,10 +49,14 @@ def main(args: argparse.Namespace) -> int:
         raise UserError("The live page is not available yet.", hint="leave --gradio out")
     if args.typecheck:
         check_shapes()
-    choose_gpus(args.gpu)
     config, resume, folder = _sources(args)
-    options = {"run_dir": str(folder) if folder and args.out is None else None}
+    options: dict[str, Any] = {"run_dir": str(folder) if folder and args.out is None else None}
+    if args.gpu is not None:
+        options |= choose_gpus(args.gpu)
     cfg = load(config, args.overrides, options, args)
+    if args.gpu is None:
+        devices = cfg.trainer.get("devices", 1)
+        choose_gpus(",".join(map(str, range(devices if isinstance(devices, int) and devices > 1 else 1))))
     return execute(cfg, mode, args, raw=args.config, resume=resume)
 
 
@@ -77,17 +81,20 @@ def check_shapes() -> None:
     install_typecheck()
 
 
-def choose_gpus(spec: str) -> None:
-    """Show the GPUs of ``--gpu`` to this process.
+def choose_gpus(spec: str) -> dict[str, Any]:
+    """Show the GPUs of ``--gpu`` to this process; options of a recipe for a process on each, if there are
+    several.
 
     Raises:
         UserError: it is no list of numbers.
     """
     if not re.fullmatch(r"\d+(,\d+)*", spec):
         raise UserError(f"--gpu takes a number, or several as in 0,1, not {spec!r}.")
-    from maquette.core.device import select_gpus
+    from maquette.core.device import gpu_count, select_gpus
 
     select_gpus(spec)
+    count = gpu_count() if "," in spec else 1
+    return {"trainer.devices": count, "n_gpus": count} if count > 1 else {}
 
 
 def _sources(args: argparse.Namespace) -> tuple[str, Path | None, Path | None]:

@@ -51,7 +51,9 @@ def _dispatch(arguments: list[str]) -> int:
     if any(word in HELP for word in rest) and not parser.has_actions:
         sys.stdout.write(parser.help(rest))
         return 0
-    result: int = module.main(parser.parse(rest, getattr(module, "ACCEPTS_OVERRIDES", False)))
+    args = parser.parse(rest, getattr(module, "ACCEPTS_OVERRIDES", False))
+    args.words = arguments
+    result: int = module.main(args)
     return result
 
 

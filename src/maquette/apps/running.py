@@ -11,10 +11,12 @@ from rich.console import Console
 
 from maquette.apps.debugger import debugger
 from maquette.apps.errors import INTERRUPTED
+from maquette.apps.processes import run_processes
 from maquette.apps.progress_bar import ProgressBar
 from maquette.core.config import ExperimentConfig, load_config, recipe_path
 from maquette.core.errors import UserError
 from maquette.core.log import setup_logging
+from maquette.core.processes import is_launched, is_leader
 from maquette.core.registry import load_extension
 
 INSTRUMENTS = {
@@ -77,7 +79,12 @@ def execute(
     """
     if args.overwrite and args.out is None:
         raise UserError("--overwrite needs --out DIR.")
-    console = Console(stderr=True)
+    count = wanted_processes(cfg)
+    if count > 1 and not is_launched():
+        if getattr(args, "debug", False):
+            raise UserError("--debug needs one process.", hint="trainer.devices=1")
+        return run_processes(count, args.words)
+    console = Console(stderr=True, quiet=not is_leader())
     with debugger(getattr(args, "debug", False)), ProgressBar(console) as bar:
         setup_logging(args.verbose, bar.log_handler())
         from maquette.training.profiling.tools import Tools
@@ -94,8 +101,18 @@ def execute(
             verbose=args.verbose,
             tools=Tools(**{flag: getattr(args, flag, False) for flag in flags}),
         )
-    _summarise(result, Console(highlight=False, soft_wrap=True))
+    if is_leader():
+        _summarise(result, Console(highlight=False, soft_wrap=True))
     return INTERRUPTED if result.interrupted else 0
+
+
+def wanted_processes(cfg: ExperimentConfig) -> int:
+    """How many processes the recipe asks for on this machine: one, nearly always."""
+    if cfg.trainer.get("devices", 1) == 1:
+        return 1
+    from maquette.training.distributed import processes_wanted
+
+    return processes_wanted(cfg.trainer)
 
 
 def _summarise(result: Any, console: Console) -> None:

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 
 import torch
 
-from maquette.core.errors import MaquetteError, RunFailed, UserError
+from maquette.core.errors import MaquetteError, ProcessLost, RunFailed, UserError
 from maquette.core.paths import cache_dir
+from maquette.training.distributed import is_lost_process
 from maquette.training.run_folder import RunFolder
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -39,6 +40,8 @@ def named_failures(folder: RunFolder) -> Iterator[None]:
 
 
 def _named(err: Exception, folder: RunFolder) -> RunFailed:
+    if any(map(is_lost_process, _chain(err))):
+        return ProcessLost()
     if _is_out_of_memory(err):
         return RunFailed(
             "Out of memory.",

@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import OmegaConf
 
+from maquette.core.collectives import by_leader
 from maquette.core.config import ExperimentConfig, check_modules
 from maquette.core.device import peak_memory
 from maquette.core.log import get_logger
 from maquette.core.paths import remove_leftovers
+from maquette.core.processes import is_leader, world_size
 from maquette.core.progress import ProgressListener
 from maquette.core.random import seed_everything
 from maquette.core.registry import find, load_extension
 from maquette.core.structured import parse_structured
+from maquette.data.base import BaseDataModule
 from maquette.io.data import write_json
 from maquette.training.base_system import BaseSystem
 from maquette.training.callbacks.checkpoint import LastCheckpoint
@@ -29,6 +33,7 @@ from maquette.training.callbacks.step_log import step_seconds
 from maquette.training.callbacks.time_budget import out_of_time
 from maquette.training.config import TrainingConfig
 from maquette.training.craft import craft_callbacks, prepare
+from maquette.training.distributed import several_processes
 from maquette.training.ema import EMA
 from maquette.training.failures import named_failures
 from maquette.training.loggers import make_loggers
@@ -39,7 +44,7 @@ from maquette.training.profiling.tools import NO_TOOLS, Tools
 from maquette.training.result import RunResult
 from maquette.training.resuming import say_changes, set_later_aside
 from maquette.training.run_folder import RunFolder, nothing_left_behind
-from maquette.training.trainer import make_trainer, quiet, recipe_checkpoints
+from maquette.training.trainer import check_trainer, make_trainer, quiet, recipe_checkpoints
 from maquette.training.weights import check_fits, run_checkpoint
 
 log = get_logger(__name__)
@@ -97,7 +102,7 @@ class _Job:
     ) -> None:
         self.cfg = cfg
         self.mode = mode
-        self.listeners = listeners
+        self.listeners = listeners if is_leader() else ()
         self.resume = resume
         self.overwrite = overwrite
         self.always_export = always_export
@@ -105,7 +110,7 @@ class _Job:
         self.tools = tools
         self.training = training_config(cfg)
         self.folder = RunFolder(Path(cfg.trial_dir))
-        self.phases = Phases(listeners)
+        self.phases = Phases(self.listeners)
         self.interrupt = Interrupt()
         self.checkpoint: dict[str, Any] = {}
         self.files: list[Path] = []
@@ -115,7 +120,8 @@ class _Job:
         for path in self.cfg.extensions:
             load_extension(path)
         check_modules(self.cfg)
-        self.folder.check_usable(reuse=self.overwrite or self.again or self.folder.holds(self.resume))
+        if is_leader():
+            self.folder.check_usable(reuse=self.overwrite or self.again or self.folder.holds(self.resume))
         if self.resume is not None:
             self.checkpoint = run_checkpoint(self.resume)
         seed_everything(self.cfg.seed)
@@ -128,7 +134,8 @@ class _Job:
             check_fits(self.system, self.checkpoint["state_dict"], self.resume)
         if self.mode == "train":
             prepare(self.system, self.training)
-        self._open_folder(raw)
+        by_leader(lambda: self._open_folder(raw))
+        self.system.set_save_dir(self.folder.save)
         self.trainer = self._make_trainer()
 
     def train(self) -> None:
@@ -174,20 +181,33 @@ class _Job:
             out_of_time=out_of_time(self.trainer.callbacks),
         )
         name = "run.json" if self.mode == "train" else f"run-{self.mode}.json"
-        write_json(self.folder.root / name, self._record(result))
+        by_leader(lambda: write_json(self.folder.root / name, self._record(result)))
         return result
 
     def _export(self) -> None:
+        """Files are the work of one process; the others wait."""
+        by_leader(self._write_files)
+
+    def _write_files(self) -> None:
+        trainer = self.trainer if world_size() == 1 else self._lone_trainer()
         with self.phases.phase("exporting"):
-            self.trainer.predict(self.system, datamodule=self.data, return_predictions=False)
+            trainer.predict(self.system, datamodule=self.data, return_predictions=False)
         with self.phases.phase("rendering"):
             self.files += self.system.finish(self.folder.root)
+
+    def _lone_trainer(self) -> Trainer:
+        """A Trainer of this process alone, for the weights as they are."""
+        self.system.set_resume_status(self.system.true_current_epoch, self.system.true_global_step)
+        average = [one for one in self.trainer.callbacks if isinstance(one, EMA)]
+        settings = {**plain(self.cfg.trainer), "devices": 1, "strategy": "auto", "num_nodes": 1}
+        callbacks = [StepFrame(self.cfg.seed), self.interrupt, *average]
+        plugins = [LightningEnvironment()]
+        return make_trainer({**settings, "plugins": plugins}, self.training, self.folder, callbacks, [])
 
     def _open_folder(self, raw: str | Path | None) -> None:
         if self.mode == "train":
             self._make_room()
         self.folder.create()
-        self.system.set_save_dir(self.folder.save)
         if self.mode == "train":
             self.folder.write_configs(self.cfg.to_yaml(), raw)
             self.folder.write_command()
@@ -211,6 +231,9 @@ class _Job:
 
     def _make_trainer(self) -> Trainer:
         settings = plain(self.cfg.trainer)
+        shares = isinstance(self.data, BaseDataModule)
+        more = several_processes(check_trainer(settings), self.system.skips_parameters, shares)
+        settings |= more
         if self.mode != "train":
             callbacks = [StepFrame(self.cfg.seed), self.interrupt, *self._average()]
             return make_trainer(settings, self.training, self.folder, callbacks, [])

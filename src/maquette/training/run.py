@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from maquette.core.collectives import from_leader
 from maquette.core.config import ExperimentConfig
 from maquette.core.errors import MissingFileError, UserError
 from maquette.core.progress import ProgressListener
+from maquette.training.distributed import together
 from maquette.training.job import MODES, Mode, run_job
 from maquette.training.profiling.tools import NO_TOOLS, Tools
 from maquette.training.result import RunResult
@@ -45,11 +47,28 @@ def run(
         verbose: let the libraries talk.
         tools: instruments of this run, such as a profiler; they do not change its result.
 
+    Where several processes were started (torchrun), each of them calls this, and they share the run.
+
     Raises:
         UserError: something in the config cannot be; no folder is left behind.
         RunFailed: the run began and broke; the cause is named.
         KeyboardInterrupt: Ctrl-C a second time, or while nothing was optimised.
     """
+    with together():
+        cfg = replace(cfg, timestamp=from_leader(cfg.timestamp))  # no two processes start at the same moment
+        return _run(cfg, mode, listeners, resume, raw, overwrite, verbose, tools)
+
+
+def _run(
+    cfg: ExperimentConfig,
+    mode: Mode,
+    listeners: Sequence[ProgressListener],
+    resume: str | Path | None,
+    raw: str | Path | None,
+    overwrite: bool,
+    verbose: bool,
+    tools: Tools,
+) -> RunResult:
     path = _resume_path(cfg, mode, resume)
     if cfg.stages:
         return run_stages(

@@ -15,6 +15,7 @@ from pathlib import Path
 import maquette
 from maquette.core.errors import UserError
 from maquette.core.paths import atomic_path, is_unfinished, unfinished_name
+from maquette.core.processes import is_leader
 from maquette.training.git_state import write_git_state
 
 CODE_SUFFIXES = (".py", ".yaml", ".toml")
@@ -183,7 +184,9 @@ class RunFolder:
 
     def write_command(self) -> None:
         """Keep the command line in ``cmd.txt``."""
-        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        program = Path(sys.argv[0])
+        name = "maquette" if program.parts[-2:] == ("apps", "main.py") else program.name
+        command = shlex.join([name, *sys.argv[1:]])
         _write(self.root / "cmd.txt", f"{command}\n".encode())
 
     def write_code(self, extensions: Iterable[str | Path] = ()) -> None:
@@ -199,8 +202,11 @@ class RunFolder:
 @contextmanager
 def nothing_left_behind(folder: RunFolder) -> Iterator[None]:
     """Remove what a run has made, its folder and the parents made for it too, if the user's mistake shows
-    only after that.
+    only after that. Of several processes, the leading one does.
     """
+    if not is_leader():
+        yield
+        return
     root = folder.root.absolute()
     made = [path for path in (root, *root.parents) if not path.exists()]
     was_empty = root.is_dir() and not any(root.iterdir())

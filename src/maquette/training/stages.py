@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from maquette.core.collectives import by_leader, from_leader
 from maquette.core.config import ExperimentConfig, check_modules, stage_configs
 from maquette.core.device import release_memory
 from maquette.core.errors import MissingFileError
 from maquette.core.paths import atomic_path, remove_leftovers
+from maquette.core.processes import is_leader
 from maquette.core.progress import ProgressEvent, ProgressListener
 from maquette.core.registry import find, load_extension
 from maquette.core.stages import in_stage
@@ -95,15 +97,15 @@ def run_stages(
         stages = _checked(cfg, folder)
         if mode != "train":
             return _evaluate(stages, folder, mode, listeners, verbose)
-        folder.check_usable(reuse=overwrite or resume)
+        if is_leader():
+            folder.check_usable(reuse=overwrite or resume)
         if resume:
             _check_finished(stages)
-            remove_leftovers(folder.root)
-        _open(cfg, folder, raw, clear=overwrite and not resume)
+        by_leader(lambda: _open(cfg, folder, raw, clear=overwrite and not resume))
         for stage in stages:
             if not stage.is_done() and _train(stage, stages, listeners, verbose, tools).status != "done":
                 break
-        return _conclude(cfg, stages, folder)
+        return _concluded(cfg, stages, folder)
 
 
 def _checked(cfg: ExperimentConfig, folder: RunFolder) -> list[Stage]:
@@ -135,6 +137,7 @@ def _open(cfg: ExperimentConfig, folder: RunFolder, raw: str | Path | None, clea
     if clear:
         folder.clear()
     folder.create()
+    remove_leftovers(folder.root)
     folder.write_configs(cfg.to_yaml(), raw)
     folder.write_command()
     if training_config(cfg).snapshot_code:
@@ -149,8 +152,7 @@ def _train(
     tools: Tools,
 ) -> RunResult:
     """Begin a stage, or go on with it where its checkpoint is."""
-    for later in stages[stage.index + 1 :]:
-        later.folder.clear()  # what stands there began with something else
+    by_leader(lambda: _clear(stages[stage.index + 1 :]))
     with in_stage(stage.index, stage.name):
         result = run_job(
             stage.cfg,
@@ -182,7 +184,18 @@ def _evaluate(
     with in_stage(stage.index, stage.name):
         checkpoint = newest_checkpoint(stage.folder, training=False)
         result = run_job(stage.cfg, mode, listeners=told, resume=checkpoint, verbose=verbose)
-    return replace(result, trial_dir=folder.root, files=_at_the_top(folder, result.files))
+    copies = _at_the_top(folder, result.files) if is_leader() else []
+    return replace(result, trial_dir=folder.root, files=copies)
+
+
+def _clear(stages: Sequence[Stage]) -> None:
+    for stage in stages:
+        stage.folder.clear()  # what stands there began with something else
+
+
+def _concluded(cfg: ExperimentConfig, stages: Sequence[Stage], folder: RunFolder) -> RunResult:
+    """What all stages came to; of several processes, the leading one sums up."""
+    return cast(RunResult, from_leader(_conclude(cfg, stages, folder) if is_leader() else None))
 
 
 def _conclude(cfg: ExperimentConfig, stages: Sequence[Stage], folder: RunFolder) -> RunResult:

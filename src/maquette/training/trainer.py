@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from maquette.core.device import trainer_accelerator
 from maquette.core.errors import ConfigError, UnknownKeyError
 from maquette.core.log import get_logger, set_library_verbosity
+from maquette.core.processes import is_leader
 from maquette.core.structured import type_name
 from maquette.core.typecheck import accepts
 from maquette.training.callbacks.checkpoint import WholeCheckpoints
@@ -140,6 +141,8 @@ def quiet(verbose: bool = False) -> Iterator[None]:
         if not verbose:
             warnings.filterwarnings("ignore", module="lightning.*")
             warnings.filterwarnings("ignore", module="torch.*", category=FutureWarning)
+        if not is_leader():
+            warnings.simplefilter("ignore")
         for name in NOISY:
             logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.ERROR)
         try:

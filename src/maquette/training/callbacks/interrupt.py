@@ -53,18 +53,25 @@ class Interrupt(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop if it was asked for, with the batch that ends a step of the optimizer."""
+        """Stop if it was asked for, with the batch that ends a step of the optimizer; all processes do."""
         ends_step, self._step = trainer.global_step != self._step, trainer.global_step
+        if ends_step:
+            self._agree(trainer)
         if self.requested and ends_step:
             trainer.should_stop = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """No step is left to wait for."""
         self._optimising = False
+        self._agree(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """No step is left to wait for."""
         self._optimising = False
+
+    def _agree(self, trainer: Trainer) -> None:
+        if trainer.world_size > 1:
+            self.requested = trainer.strategy.reduce_boolean_decision(self.requested, all=False)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if self.requested or not self._optimising:
