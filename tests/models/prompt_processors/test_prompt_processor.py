@@ -138,8 +138,8 @@ def test_two_encoders_have_pooled_text_and_zeros_for_no_text():
     [
         (0.0, {"front": 1.0}, ("front", "side"), (4 * 0.60653 - 2.426, 4 - 2.426)),
         (-45.0, {"front": 0.5, "side": 0.5}, ("front", "side"), (4 * 0.7788 - 2.426, 4 * 0.7788 - 2.426)),
-        (135.0, {"side": 0.5, "back": 0.5}, ("side", "back"), (0.7788 - 0.606, 0.7788 + 0.967)),
-        (-180.0, {"back": 1.0}, ("side", "back"), (1 - 0.606, 1 + 0.967)),
+        (135.0, {"side": 0.5, "back": 0.5}, ("side", "front"), (0.7788 - 0.606, 0.7788 + 0.967)),
+        (-180.0, {"back": 1.0}, ("side", "front"), (1 - 0.606, 1 + 0.967)),
     ],
 )
 def test_perp_neg_mixes_neighbours_and_pushes_them_away(azimuth, cond, negatives, weights):
@@ -150,6 +150,16 @@ def test_perp_neg_mixes_neighbours_and_pushes_them_away(azimuth, cond, negatives
     expected = torch.cat([mixed, rows(""), *(text[name] for name in negatives)])
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(got, -torch.tensor([weights]), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("azimuth", [90.0, 91.0, 135.0, 180.0, -100.0])
+def test_perp_neg_never_pushes_a_back_view_away_from_the_back(azimuth):
+    found, weights = build(use_perp_neg=True)().get_text_embeddings_perp_neg(
+        torch.zeros(1), torch.tensor([azimuth]), torch.ones(1)
+    )
+    strongest = found[2:][weights[0].argmin()]
+    torch.testing.assert_close(strongest[None], rows("a red car, front view"))
+    assert not any(torch.equal(one[None], rows("a red car, back view")) for one in found[2:])
 
 
 def test_perp_neg_from_above_has_no_negatives():

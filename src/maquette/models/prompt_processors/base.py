@@ -62,11 +62,11 @@ class PromptProcessor(BaseObject):
         half_precision_weights: bool = True
         """Whether the text encoder is read in half precision on a GPU; on a CPU it is float32 always."""
         use_perp_neg: bool = False
-        """Whether neighbouring views are negatives (Perp-Neg); needs the default directions."""
+        """Whether views that a camera does not see are negatives (Perp-Neg); needs the default directions."""
         perp_neg_f_sb: tuple[float, float, float] = (1.0, 0.5, -0.606)
         """a, b, c of a e^(-b x) + c, the weight of the side between side and back."""
         perp_neg_f_fsb: tuple[float, float, float] = (1.0, 0.5, 0.967)
-        """The same for the back between side and back."""
+        """The same for the front between side and back."""
         perp_neg_f_fs: tuple[float, float, float] = (4.0, 0.5, -2.426)
         """The same for the front between front and side."""
         perp_neg_f_sf: tuple[float, float, float] = (4.0, 0.5, -2.426)

@@ -17,7 +17,7 @@ Decay = tuple[float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class PerpNeg:
-    """How strongly neighbouring views are pushed away (Perp-Neg, Armandpour et al. 2023, section 4.3)."""
+    """How strongly other views are pushed away (Perp-Neg, Armandpour et al. 2023, section 4.3)."""
 
     f_sb: Decay = (1.0, 0.5, -0.606)
     f_fsb: Decay = (1.0, 0.5, 0.967)
@@ -98,7 +98,8 @@ class PromptUtils:
     ) -> tuple[TextEncoding, Float[Tensor, "B 2"]]:
         """4B rows [cond B; uncond B; negatives 2B, each sample's two together], and the negatives' weights.
 
-        Between two views the condition is a mixture of theirs, and both are negatives; from above none is.
+        Between two views the condition is a mixture of theirs. The negatives are front and side before the
+        side, side and front behind it (the back itself is never pushed away); from above there are none.
         """
         device = self.uncond.hidden.device
         overhead = self.directions.index(elevation, azimuth).to(device) == self._view("overhead")
@@ -110,7 +111,8 @@ class PromptUtils:
         cond = _mixed(self.text_vd[first], self.text_vd[second], share)
         cond = _chosen(overhead, self.text_vd[torch.full_like(first, self._view("overhead"))], cond)
         uncond = self.uncond[torch.zeros_like(first)]
-        negatives = self.text_vd[torch.stack([first, second], dim=1).flatten()]
+        pushed = torch.where(ahead, self._view("side"), self._view("front"))
+        negatives = self.text_vd[torch.stack([first, pushed], dim=1).flatten()]
         weights = self._weights(ahead, share) * ~overhead[:, None]
         return TextEncoding.cat([cond, uncond, negatives]), weights
 
