@@ -41,6 +41,8 @@ def set_library_verbosity(verbose: bool = False) -> None:
     """
     for name in VERBOSITY_VARIABLES:
         os.environ.setdefault(name, "info" if verbose else "error")
+    if not verbose:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 def warn_once(message: str, logger: logging.Logger | None = None) -> None:
