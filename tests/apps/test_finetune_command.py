@@ -6,9 +6,10 @@ import json
 import pytest
 import torch
 
-from maquette.apps.finetune import LEARNING_RATES, new_words, settings
+from maquette.apps.finetune import LEARNING_RATES, add_arguments, content_of, new_words, settings
 from maquette.apps.generate import adapter
 from maquette.apps.main import main
+from maquette.apps.running import load
 from maquette.core.config import load_config
 from maquette.core.errors import UserError
 from maquette.io.images import write_image
@@ -74,11 +75,52 @@ def test_the_same_command_continues_what_was_stopped(pictures, tmp_path, capsys)
 
 def test_new_words_begin_as_what_follows_them():
     assert new_words("a photo of <new1> mug", None) == {"<new1>": "mug"}
-    assert new_words("<a>, red car and <b> hat", None) == {"<a>": "red", "<b>": "hat"}
+    assert new_words("a <a> t-shirt and <b> hat", None) == {"<a>": "t-shirt", "<b>": "hat"}
+    assert new_words("<new1> <new2> mug", "mug") == {"<new1>": "mug", "<new2>": "mug"}
     assert new_words("a <new1>", "duck") == {"<new1>": "duck"}
     assert new_words("a mug", None) == {}
-    with pytest.raises(UserError, match="--init-word"):
-        new_words("a green <new1>", None)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["a green <new1>", "<new1> <new2> mug", "<new1>, on a table", "<new1>'s mug", "a <new1> On a table"],
+)
+def test_what_is_no_thing_is_nothing_to_begin_as(prompt):
+    with pytest.raises(UserError, match=r"(?s)<new1> begin as.*--init-word"):
+        new_words(prompt, None)
+
+
+@pytest.mark.parametrize("method", ["lora", "dreambooth"])
+@pytest.mark.parametrize(
+    ("prompt", "words"), [("a green turtle", {}), ("a <new2> cup", {"<new2>": "cup"}), ("a <a> <b>", "x")]
+)
+def test_only_the_words_of_the_prompt_are_new(prompt, words, method):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    given = [
+        "--images",
+        "toyworld:green turtle",
+        "--prompt",
+        prompt,
+        *(["--init-word", "x"] if words == "x" else []),
+    ]
+    args = parser.parse_args([method, *given])
+    cfg = load(content_of(f"finetune-{method}"), [], settings(args), args)
+    assert cfg.system.new_words == ({"<a>": "x", "<b>": "x"} if words == "x" else words)
+
+
+def test_pictures_without_a_new_word(tmp_path):
+    words = [
+        "--images",
+        "toyworld:green turtle",
+        "--prompt",
+        "a green turtle",
+        "--prior",
+        TINY,
+        "--steps",
+        "1",
+    ]
+    assert main(["finetune", "lora", *words, "--out", str(tmp_path / "out"), "preset=smoke", *QUICK]) == 0
 
 
 def test_rates_are_those_of_usual_models_where_the_prior_is_not_the_embedded_one():

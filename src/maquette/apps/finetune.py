@@ -8,9 +8,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from maquette.apps.generate import positive
 from maquette.apps.running import add_output_arguments, execute, load
-from maquette.core.config import ExperimentConfig
+from maquette.core.config import ExperimentConfig, recipe_path
 from maquette.core.errors import UserError
 from maquette.core.log import get_logger
 from maquette.core.paths import EMBEDDED_PRIOR
@@ -21,6 +23,13 @@ LEARNING_RATES = {"lora": 1e-4, "dreambooth": 5e-6}
 
 SHOWN = 8
 """Settings that a message lists."""
+
+NO_THING = frozenset(
+    "a above an and are as at before behind below beside between but by for from has in inside into is it "
+    "its near next of off on onto or out outside over that the this to under up was which while with "
+    "without".split()
+)
+"""Words that say nothing about what a picture shows, so that no new word can begin as one."""
 
 log = get_logger(__name__)
 
@@ -70,8 +79,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Train, or go on with what was stopped, and print where the result is."""
     recipe = f"finetune-{args.method}"
-    cfg = load(recipe, args.overrides, settings(args), args)
+    cfg = load(content_of(recipe), args.overrides, settings(args), args)
     return execute(cfg, "train", args, raw=recipe, resume=stopped(cfg, args))
+
+
+def content_of(recipe: str) -> dict[str, Any]:
+    """A shipped recipe without its new words: those of a command line take their place, and mappings are
+    merged."""
+    content: Any = OmegaConf.to_container(OmegaConf.load(recipe_path(recipe)), resolve=False)
+    del content["system"]["new_words"]
+    return dict(content)
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -108,14 +125,15 @@ def new_words(prompt: str, init_word: str | None) -> dict[str, str]:
     """The words in angle brackets of a prompt, each with what it begins as.
 
     Raises:
-        UserError: a new word is followed by no other, and none was given.
+        UserError: a new word is followed by none that says what the pictures show, and none was given.
     """
     found = {}
-    for match in re.finditer(r"(<[^<>\s]+>)\W*(\w+)?", prompt):
+    for match in re.finditer(r"(<[^<>\s]+>)(?:\s+(\w[\w-]*))?", prompt):
         word, following = match.groups()
-        if not (init_word or following):
+        if not init_word and (following is None or following.lower() in NO_THING):
             raise UserError(
-                f"What does {word} begin as? No word follows it in the prompt.",
+                f"What does {word} begin as? "
+                + (f"{following!r} is no thing." if following else "No word follows it in the prompt."),
                 hint="--init-word WORD: a word that the model knows, for what the pictures show",
             )
         found[word] = init_word or following
