@@ -1,10 +1,33 @@
-import pytest
+import platform
+import sys
 
+import pytest
+import torch
+
+from maquette.apps import doctor
 from maquette.apps.main import main
 
 
 def lines(capsys):
     return capsys.readouterr().out.splitlines()
+
+
+def test_everything_that_a_report_of_a_fault_needs(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("MAQUETTE_SEED", "7")
+    monkeypatch.setitem(doctor.OPTIONAL, "no_such_package", ("extra", "its purpose"))
+    assert main(["doctor"]) == 0
+    rows = [line.strip() for line in lines(capsys)]
+    shown = "\n".join(rows)
+    for title in ("machine", "accelerator", "versions", "what runs how", "missing, and how to get it"):
+        assert title in rows
+    for fact in (platform.platform(), sys.executable, torch.__version__, "MAQUETTE_SEED=7"):
+        assert fact in shown
+    for name in ("memory", "C library", "instructions", "torch is built for", "cache"):
+        assert any(line.startswith(name) for line in rows), name
+    for package in ("torchmetrics", "beartype", "warp-lang", "usd-core", "gradio"):
+        assert any(line.startswith(f"{package} ") for line in rows), package
+    assert "pip install 'maquette[extra]' (its purpose)" in shown
 
 
 def test_the_embedded_prior_passes_every_experiment(capsys):

@@ -15,10 +15,15 @@ from maquette.core.errors import UserError
 from maquette.core.paths import EMBEDDED_PRIOR, assets_dir, cache_dir
 
 OPTIONAL = {
-    "gradio": "app", "ray": "fleet", "pxr": "usd", "open3d": "points", "wandb": "wandb",
-    "pytorch_optimizer": "optim", "sentencepiece": "deepfloyd",
-}  # fmt: skip
-"""Optional packages and the extra that brings them."""
+    "gradio": ("app", "the web studio"),
+    "ray": ("fleet", "many assets on many machines"),
+    "pxr": ("usd", "USD files"),
+    "open3d": ("points", "meshes from point clouds"),
+    "wandb": ("wandb", "logs for Weights & Biases"),
+    "pytorch_optimizer": ("optim", "Adan and other optimizers"),
+    "sentencepiece": ("deepfloyd", "the text encoder of DeepFloyd IF"),
+}
+"""Optional packages, the extra that brings each, and what it is for."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,9 +48,16 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _everything() -> dict[str, Mapping[str, Any]]:
-    from maquette.training.machine import machine, versions
+    from maquette.core.device import accelerator_facts
+    from maquette.training.machine import all_versions, machine, surroundings
 
-    return {"machine": machine(), "versions": versions(), "what runs how": _ways()}
+    return {
+        "machine": machine() | surroundings(),
+        "accelerator": accelerator_facts(),
+        "versions": all_versions(),
+        "what runs how": _ways(),
+        "missing, and how to get it": _missing() or {"nothing": ""},
+    }
 
 
 def _catalogue() -> dict[str, Mapping[str, Any]]:
@@ -73,14 +85,9 @@ def _examine(console: Console, model: str, prompt: str | None) -> int:
 
 
 def _ways() -> dict[str, str]:
-    from importlib.util import find_spec
-
     from maquette.core.device import current_device, is_gpu
 
     gpu = is_gpu(current_device())
-    missing = [
-        f"{package} (maquette[{extra}])" for package, extra in OPTIONAL.items() if find_spec(package) is None
-    ]
     prior = assets_dir("prior")
     disk = shutil.disk_usage(cache_dir())
     return {
@@ -91,17 +98,31 @@ def _ways() -> dict[str, str]:
         if prior.is_dir()
         else "not in this installation",
         "cache": f"{cache_dir()} ({disk.free / 2**30:.0f} GB free)",
-        "not installed": ", ".join(missing) or "nothing",
-        **_libraries_of_open3d("open3d" not in " ".join(missing)),
+        "several GPUs": "--gpu 0,1 starts a process on each"
+        if gpu
+        else "trainer.devices=N starts N processes",
     }
 
 
-def _libraries_of_open3d(installed: bool) -> dict[str, str]:
-    """A row for what its loader would not find."""
+def _missing() -> dict[str, str]:
+    """What is not installed: what it is for, and the command that brings it."""
+    from importlib.util import find_spec
+
     from maquette.io.reconstruct import missing_libraries
 
-    missing = missing_libraries() if installed else {}
-    return {"open3d lacks": f"apt-get install {' '.join(missing.values())}"} if missing else {}
+    rows = {
+        package: f"pip install 'maquette[{extra}]' ({purpose})"
+        for package, (extra, purpose) in OPTIONAL.items()
+        if find_spec(package) is None
+    }
+    lacking = {} if "open3d" in rows else missing_libraries()
+    if lacking:
+        rows["libraries of open3d"] = f"apt-get install {' '.join(lacking.values())}"
+    if shutil.which("git") is None:
+        rows["git"] = "the system's package manager (the commit of the code in a run's folder)"
+    if not assets_dir("prior").is_dir():
+        rows[EMBEDDED_PRIOR] = "a wheel or a full checkout of maquette (the model that needs no network)"
+    return rows
 
 
 def _megabytes(folder: Any) -> float:

@@ -1,6 +1,7 @@
 """The one place that knows which accelerator there is."""
 
 import os
+import re
 import resource
 import sys
 from contextlib import AbstractContextManager
@@ -74,6 +75,39 @@ def select_gpus(spec: str) -> None:
     """
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", spec)
+
+
+def accelerator_facts() -> dict[str, str]:
+    """What torch was built for, and each GPU that it sees with memory and generation, or why it sees none."""
+    built = (
+        f"CUDA {torch.version.cuda}"
+        if torch.version.cuda
+        else "ROCm"
+        if torch.version.hip
+        else "the CPU only"
+    )
+    facts = {"torch is built for": built, "driver": _driver(), "GPU": ""}
+    if torch.cuda.is_available():
+        facts |= {f"GPU {i}": _gpu_facts(i) for i in range(gpu_count())}
+        facts["cuDNN"] = str(torch.backends.cudnn.version() or "")
+    elif built == "the CPU only":
+        facts["GPU"] = "none for this torch; https://pytorch.org/get-started has builds for GPUs"
+    else:
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        facts["GPU"] = "none found" if hidden is None else f"none found among CUDA_VISIBLE_DEVICES={hidden!r}"
+    return {name: value for name, value in facts.items() if value}
+
+
+def _gpu_facts(index: int) -> str:
+    found = torch.cuda.get_device_properties(index)
+    return f"{found.name}, {found.total_memory / 2**30:.0f} GiB, compute {found.major}.{found.minor}"
+
+
+def _driver() -> str:
+    """Version of NVIDIA's kernel module; empty where there is none."""
+    path = Path("/proc/driver/nvidia/version")
+    words = re.search(r"\s(\d+\.[\d.]+)", path.read_text()) if path.is_file() else None
+    return words[1] if words else ""
 
 
 def autocast_off(device: torch.device | str) -> AbstractContextManager[object]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import sys
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +19,13 @@ PACKAGES = (
     "torch", "lightning", "diffusers", "transformers", "omegaconf", "warp-lang", "numpy", "trimesh", "xatlas",
     "imageio", "safetensors",
 )  # fmt: skip
+
+VARIABLES = (
+    "MAQUETTE_", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTORCH_", "TORCH_", "HF_HOME", "HF_HUB_OFFLINE",
+    "HF_HUB_CACHE", "TRANSFORMERS_OFFLINE", "XDG_CACHE_HOME", "NCCL_", "GLOO_",
+    "RANK", "LOCAL_RANK", "WORLD_SIZE",
+)  # fmt: skip
+"""How the names of variables begin that change how a run goes; none of them holds a secret."""
 
 
 def machine() -> dict[str, Any]:
@@ -38,6 +48,44 @@ def versions() -> dict[str, str]:
     """Versions of Python, of this package and of what it stands on; "-" for what is not installed."""
     found = {"python": platform.python_version(), "maquette": maquette.__version__}
     return found | {name: _version(name) for name in PACKAGES}
+
+
+def all_versions() -> dict[str, str]:
+    """As `versions`, with every package that this one asks for, extras too."""
+    try:
+        asked = metadata.requires("maquette") or []
+    except metadata.PackageNotFoundError:
+        asked = []
+    names = {match[0] for one in asked if (match := re.match(r"[\w.-]+", one))}
+    return versions() | {name: _version(name) for name in sorted(names)}
+
+
+def surroundings() -> dict[str, str]:
+    """What a report about a fault needs besides `machine` and `versions`: memory, C library, instructions,
+    and the variables of the environment that change how things run.
+    """
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    facts = {
+        "usable cores": str(usable),
+        "memory": _memory(),
+        "C library": " ".join(platform.libc_ver()).strip(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "BLAS": "MKL" if torch.backends.mkl.is_available() else "other than MKL",
+        "python at": sys.executable,
+        "environment": ", ".join(
+            f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)
+        ),
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _memory() -> str:
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        total, free = (int(lines[name].split()[0]) / 2**20 for name in ("MemTotal", "MemAvailable"))
+    except (OSError, KeyError, ValueError):
+        return ""
+    return f"{total:.1f} GiB, {free:.1f} available"
 
 
 def _version(package: str) -> str:
