@@ -156,6 +156,44 @@ def test_half_a_step_is_not_kept(toy: Any, tmp_path: Path, monkeypatch: pytest.M
     assert content(tmp_path / "run")["global_step"] == 2
 
 
+def test_what_changes_in_the_forward_pass_of_a_broken_step_is_not_kept(
+    noisy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, breaks = noisy.system.training_step, [3]
+
+    def training_step(self: Any, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
+        self.ended += 0.5 * self.inner.weight.detach().sum()  # as an occupancy grid is updated
+        if self.global_step in breaks:
+            raise ZeroDivisionError("after the update")
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(noisy.system, "training_step", training_step)
+    often = (*QUICK, "training.checkpoint_every=2")
+    broken = noisy(*often, f"run_dir={tmp_path / 'broken'}")
+    with pytest.raises(RunFailed):
+        run(broken, "train")
+    assert content(tmp_path / "broken")["global_step"] == 2
+    breaks.clear()
+    run(broken, "train", resume=tmp_path / "broken")
+    run(noisy(*often, f"run_dir={tmp_path / 'whole'}"), "train")
+    assert same(content(tmp_path / "broken"), content(tmp_path / "whole"))
+
+
+def test_what_breaks_between_two_steps_keeps_the_last_one(
+    noisy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = FromHere.__iter__
+
+    def lost(self: Any) -> Iterator[Tensor]:
+        yield from itertools.islice(original(self), 3)
+        raise OSError("the data are gone")
+
+    monkeypatch.setattr(FromHere, "__iter__", lost)
+    with pytest.raises(RunFailed, match="the data are gone"):
+        run(noisy(*QUICK), "train")
+    assert 0 < content(tmp_path / "run")["global_step"] <= 3
+
+
 def test_a_state_that_nobody_could_load_ends_the_run(
     toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -157,14 +157,11 @@ def test_ctrl_c_twice_aborts(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_broken_run_keeps_checkpoint_and_traceback(
     toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = toy.system.training_step
-
-    def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
+    def on_train_batch_end(self: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.global_step == 2:
             raise ZeroDivisionError("by accident")
-        return original(self, batch, batch_idx)
 
-    monkeypatch.setattr(toy.system, "training_step", training_step)
+    monkeypatch.setattr(toy.system, "on_train_batch_end", on_train_batch_end)
     with pytest.raises(RunFailed, match="by accident"):
         run(toy(), "train")
     assert load_checkpoint(tmp_path / "run" / "ckpts" / "last.ckpt")["global_step"] == 2

@@ -53,8 +53,8 @@ class WholeCheckpoints(TorchCheckpointIO):
 class LastCheckpoint(Checkpoint):
     """Writes ``last.ckpt`` every so many steps, at the end, and when the run breaks.
 
-    A collapsed run is not written: the checkpoint before it is worth more. Neither is one that breaks between
-    the gradients and the end of a step, from where nobody could go on exactly.
+    A collapsed run is not written: the checkpoint before it is worth more. Neither is one that breaks within
+    a step, from where nobody could go on exactly: modules change (an occupancy grid, say) before its end.
     """
 
     def __init__(self, folder: Path, every: int) -> None:
@@ -68,7 +68,9 @@ class LastCheckpoint(Checkpoint):
         """The step that a run is resumed from has its checkpoint."""
         self._saved_step = self._step = trainer.global_step
 
-    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """From here on the step is half done."""
         self._between_steps = False
 
