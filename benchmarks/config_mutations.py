@@ -84,6 +84,7 @@ def main() -> int:
             return 1
         seconds = time.perf_counter() - begin
         what = f"with {steps} steps" if steps else "built"
+        assert not count or 0.05 < seen["accepted"] / sum(seen.values()) < 0.95, "nearly all end alike"
         console.print(f"{what}: {seen['accepted']} accepted, {seen['refused']} refused, {seconds:.0f} s")
     return 0
 

@@ -68,6 +68,14 @@ def test_help_tells_where_a_value_comes_from(
     assert f"recipe = gaussians  (from {file})" in text and "gpu" not in text
 
 
+def test_a_switch_in_the_environment_is_as_if_it_were_typed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MAQUETTE_VERBOSE", "true")
+    assert main(["generate", "  "]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -4,13 +4,15 @@ Used by the tests and by `benchmarks/config_mutations.py`.
 """
 
 import copy
+import inspect
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
+from lightning.pytorch import Trainer
 
 from maquette.core.config import ExperimentConfig, load_config, recipe_path
 from maquette.core.errors import MaquetteError, UserError
@@ -32,6 +34,9 @@ VALUES = (
     {}, {"a": 1}, {"name": "x"},
 )  # fmt: skip
 """What is put where something else belongs: other types, limits and beyond, broken references."""
+
+FREE = ("system.loss.", ".args.", ".extras", ".loggers", "default_root_dir")
+"""Where a recipe may say what it likes, or is only warned."""
 
 LINES = 40
 """What fits on one screen."""
@@ -99,7 +104,8 @@ def keys_of(name: str) -> list[str]:
     """Every key of a recipe, and every option of its modules that it leaves alone."""
     recipe = plain_recipe(name)
     found = set(_paths(recipe)) | {one.name for one in fields(ExperimentConfig)}
-    found |= {f"training.{one.name}" for one in fields(TrainingConfig)}
+    found |= set(_options(TrainingConfig, "training."))
+    found |= {f"trainer.{one}" for one in inspect.signature(Trainer).parameters}
     owners = [("data", recipe), ("system", recipe), *((key, recipe["system"]) for key in recipe["system"])]
     for key, owner in owners:
         module = owner.get(f"{key}_type")
@@ -107,6 +113,15 @@ def keys_of(name: str) -> list[str]:
             prefix = key if key in ("data", "system") else f"system.{key}"
             found |= {f"{prefix}.{one.name}" for one in fields(registry.find(module).Config)}
     return sorted(found - {"run_dir", "exp_root_dir", "stages", "description"})
+
+
+def _options(config: type, prefix: str) -> list[str]:
+    found = []
+    for one in fields(config):
+        found.append(prefix + one.name)
+        if is_dataclass(one.type) and isinstance(one.type, type):
+            found += _options(one.type, f"{prefix}{one.name}.")
+    return found
 
 
 def _paths(node: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -151,7 +166,14 @@ def outcome(name: str, changes: list[Mutation], folder: Path, steps: int) -> Out
         return Outcome(False, _fault(err, changes))
     except Exception as err:  # noqa: BLE001 (this is what is looked for)
         return Outcome(False, f"a traceback reaches the user: {type(err).__name__}: {err}")
-    return Outcome(True)
+    return Outcome(True, _swallowed(changes))
+
+
+def _swallowed(changes: list[Mutation]) -> str:
+    """A key that nothing reads must not be accepted."""
+    if len(changes) > 1 or changes[0].kind != "misspell" or any(part in changes[0].path for part in FREE):
+        return ""
+    return f"a misspelt key was accepted: {changes[0].path}"
 
 
 def _fault(err: MaquetteError, changes: list[Mutation]) -> str:

@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+import pytest
 from config_mutations import Mutation, cases, outcome
 from hypothesis import HealthCheck, given, settings
 
@@ -12,15 +13,26 @@ CALM = settings(
 
 
 @given(cases(("first-light", "caption-model")))
-@settings(CALM, max_examples=60)
+@settings(CALM, max_examples=30)
 def test_spoiled_recipes_build_or_are_refused_in_one_screen(case: tuple[str, list[Mutation]]) -> None:
     name, changes = case
     with tempfile.TemporaryDirectory() as folder:
         assert outcome(name, changes, Path(folder) / "run", steps=0).fault == ""
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "accepted"),
+    [("seed", 3, True), ("system.geometry.radius", 2, True), ("system.geometry.radius", "x", False)],
+)
+def test_what_is_right_is_accepted_and_what_is_wrong_is_not(
+    path: str, value: object, accepted: bool, tmp_path: Path
+) -> None:
+    found = outcome("first-light", [Mutation(path, value)], tmp_path / "run", steps=0)
+    assert found.fault == "" and found.accepted is accepted
+
+
 @given(cases(("first-light", "caption-model")))
-@settings(CALM, max_examples=8)
+@settings(CALM, max_examples=4)
 def test_some_of_them_take_two_steps(case: tuple[str, list[Mutation]]) -> None:
     name, changes = case
     with tempfile.TemporaryDirectory() as folder:

@@ -20,17 +20,17 @@ PATIENCE = 3.0
 """Seconds in which a process that failed for the same reason as the leader is ended."""
 
 
-def report(command: Callable[[], int], verbose: bool = False) -> int:
+def report(command: Callable[[], int], verbose: Callable[[], bool] = lambda: False) -> int:
     """Run ``command``; what it raises becomes one screen on stderr and an exit code.
 
-    Expected errors are shown without a traceback, unless ``verbose``; that of the others is kept in a file.
+    Expected errors are shown without a traceback, unless ``verbose()``; that of the others is kept in a file.
     """
     try:
         return command()
     except MaquetteError as err:
         _await_turn(err)
         _say(f"error{_place()}: {err}")
-        if verbose:
+        if verbose():
             _say("".join(traceback.format_exception(err)))
         return err.exit_code
     except KeyboardInterrupt:
@@ -42,7 +42,7 @@ def report(command: Callable[[], int], verbose: bool = False) -> int:
         return 1
     except Exception as err:  # noqa: BLE001 (the outermost place: nothing is hidden, all is told)
         _await_turn(err)
-        _say(_unforeseen(err, verbose))
+        _say(_unforeseen(err, verbose()))
         return 1
 
 

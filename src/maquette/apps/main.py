@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -30,12 +31,12 @@ MAQUETTE_CACHE moves the cache, HF_HOME the models of the hub; docs/environment.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns 0 done, 1 failed, 2 a mistake in what was asked, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    verbose = "--verbose" in arguments
-    set_library_verbosity(verbose)
-    return report(lambda: _dispatch(arguments), verbose)
+    asked = argparse.Namespace(verbose="--verbose" in arguments)
+    set_library_verbosity(asked.verbose)
+    return report(lambda: _dispatch(arguments, asked), lambda: asked.verbose)
 
 
-def _dispatch(arguments: list[str]) -> int:
+def _dispatch(arguments: list[str], asked: argparse.Namespace) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(_help())
         return 0
@@ -53,6 +54,8 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     args = parser.parse(rest, getattr(module, "ACCEPTS_OVERRIDES", False))
     args.words = arguments
+    asked.verbose = getattr(args, "verbose", asked.verbose)  # it may come from the user's defaults
+    set_library_verbosity(asked.verbose)
     result: int = module.main(args)
     return result
 
