@@ -10,6 +10,7 @@ from lightning.pytorch import Callback
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from maquette.core.errors import ConfigError
 from maquette.core.loading import load_checkpoint
 from maquette.core.registry import registry
 from maquette.data.random_camera import RandomCameraDataModule
@@ -47,6 +48,12 @@ def test_weights_and_rates_follow_the_steps(toy: Any, watch: Watch) -> None:
         *[(1, 1.25, 0.05)] * 3,
         *[(2, 1.5, 0.025)] * 3,
     ]
+
+
+def test_a_frequency_counts_steps(toy: Any, watch: Watch) -> None:
+    settings = ("system.scheduler.frequency=2", "trainer.accumulate_grad_batches=3", "training.finish=[]")
+    run(toy(*SCHEDULER, *settings, "trainer.max_steps=5"), "train")
+    assert [rate for _, _, rate in watch.seen[::3]] == [0.1, 0.1, 0.05, 0.05, 0.025]
 
 
 def test_resumed_curve_is_the_same(toy: Any, tmp_path: Path, watch: Watch) -> None:
@@ -133,3 +140,10 @@ def test_a_plateau_is_that_of_a_logged_number(toy: Any, watch: Watch) -> None:
     )  # fmt: skip
     run(toy(*plateau, "trainer.accumulate_grad_batches=2", "trainer.max_steps=3"), "train")
     assert [rate for _, _, rate in watch.seen] == [0.1, 0.1, 0.1, 0.1, 0.05, 0.05]  # the weight only grows
+
+
+def test_a_plateau_of_what_nobody_logs_is_refused(toy: Any) -> None:
+    plateau = "system.scheduler={name: ReduceLROnPlateau, interval: step, monitor: val/loss}"
+    with pytest.raises(ConfigError, match=r"system.scheduler.monitor.*(?s:.*)there are: .*train/loss"):
+        run(toy(plateau, "training.finish=[]"), "train")
+    run(toy(plateau, "training.finish=[]", "system.scheduler.strict=false"), "train", overwrite=True)

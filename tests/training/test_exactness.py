@@ -111,6 +111,10 @@ def test_listeners_change_nothing(noisy: Any, tmp_path: Path) -> None:
 
 
 SCHEDULER = "system.scheduler={name: StepLR, interval: step, args: {step_size: 2, gamma: 0.5}}"
+PLATEAU = (
+    "system.scheduler={{name: ReduceLROnPlateau, interval: {}, monitor: train/loss, "
+    "args: {{patience: 0, factor: 0.5, mode: max}}}}"
+)
 
 
 @pytest.mark.parametrize("name", ["step=2.ckpt", "step=3.ckpt"])
@@ -121,14 +125,18 @@ SCHEDULER = "system.scheduler={name: StepLR, interval: step, args: {step_size: 2
         ["trainer.accumulate_grad_batches=3"],
         ["trainer.limit_train_batches=2", "system.scheduler.interval=epoch"],
         ["trainer.limit_val_batches=1.0", "trainer.val_check_interval=3"],
+        [PLATEAU.format("step")],
+        [PLATEAU.format("step"), "system.scheduler.frequency=2", "trainer.accumulate_grad_batches=3"],
+        [PLATEAU.format("epoch"), "trainer.limit_train_batches=2"],
     ],
-    ids=["plain", "accumulation", "epochs", "validation"],
+    ids=["plain", "accumulation", "epochs", "validation", "plateau", "every other step", "plateau of epochs"],
 )
 def test_every_checkpoint_is_one_to_go_on_from_exactly(
     noisy: Any, tmp_path: Path, name: str, words: list[str]
 ) -> None:
     every = "checkpoint={every_n_train_steps: 1, save_top_k: -1, filename: '{step}'}"
-    settings = (*QUICK, SCHEDULER, *words, "trainer.max_steps=6", every)
+    scheduler = [] if any("Plateau" in word for word in words) else [SCHEDULER]
+    settings = (*QUICK, *scheduler, *words, "trainer.max_steps=6", every)
     run(noisy(*settings, f"run_dir={tmp_path / 'whole'}"), "train")
     checkpoint = tmp_path / "whole" / "ckpts" / name
     again = noisy(*settings, f"run_dir={tmp_path / 'again'}")

@@ -14,7 +14,7 @@ from maquette.ops import losses
 from maquette.ops.gaussians import Gaussians
 from maquette.systems.dreamfusion import DreamFusion
 from maquette.training.ema import EMA
-from maquette.training.optimizers import parse_optimizer, parse_scheduler, plain
+from maquette.training.optimizers import parse_optimizer, plain
 
 UNLIT = "no-material"
 """The material that exports the colours of Gaussians as they are."""
@@ -107,10 +107,7 @@ class GaussianSplattingSystem(DreamFusion):
     def configure_optimizers(self) -> dict[str, Any]:
         """One optimizer for the Gaussians and everything else; the scheduler moves only the others' rates."""
         config = plain(self.cfg.optimizer) or DEFAULT_OPTIMIZER
-        optimizer = parse_optimizer({**config, "params": self._groups(config)}, self)
-        if self.cfg.scheduler is None:
-            return {"optimizer": optimizer}
-        return {"optimizer": optimizer, "lr_scheduler": parse_scheduler(self.cfg.scheduler, optimizer)}
+        return self.with_scheduler(parse_optimizer({**config, "params": self._groups(config)}, self))
 
     def optimizer_step(
         self,

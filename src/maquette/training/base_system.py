@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.optim import Optimizer
 
 from maquette.core.base import Updateable, update_end_if_possible, update_if_possible
 from maquette.core.device import release_memory
@@ -19,7 +20,7 @@ from maquette.core.schedule import C, Schedule
 from maquette.core.structured import parse_structured
 from maquette.training.config import TrainingConfig
 from maquette.training.losses import check_loss_names
-from maquette.training.optimizers import parse_optimizer, parse_scheduler
+from maquette.training.optimizers import PLATEAU, parse_optimizer, parse_scheduler
 from maquette.training.profiling.sections import Sections
 from maquette.training.saving import SaverMixin
 from maquette.training.weights import check_fits, latest, run_checkpoint
@@ -239,10 +240,24 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
             raise ConfigError(
                 "system.optimizer", None, "a block {name, args} such as {name: Adam, args: {lr: 0.01}}"
             )
-        optimizer = parse_optimizer(self.cfg.optimizer, self)
+        return self.with_scheduler(parse_optimizer(self.cfg.optimizer, self))
+
+    def with_scheduler(self, optimizer: Optimizer) -> dict[str, Any]:
+        """What Lightning is given: the optimizer and, if there is one, the scheduler of the config."""
         if self.cfg.scheduler is None:
             return {"optimizer": optimizer}
-        return {"optimizer": optimizer, "lr_scheduler": parse_scheduler(self.cfg.scheduler, optimizer)}
+        parsed = parse_scheduler(self.cfg.scheduler, optimizer)
+        own = {"frequency": 1, "strict": False}  # lr_scheduler_step and `Plateau` count and look themselves
+        return {"optimizer": optimizer, "lr_scheduler": parsed | own}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step a scheduler when its ``frequency`` of optimiser steps, or epochs, has come; one that waits for
+        a number is stepped by :class:`maquette.training.callbacks.plateau.Plateau`.
+        """
+        block = self.cfg.scheduler or {}
+        done = self.global_step if block.get("interval", "epoch") == "step" else self.current_epoch + 1
+        if block.get("name") != PLATEAU and done % block.get("frequency", 1) == 0:
+            super().lr_scheduler_step(scheduler, metric)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int, unused: int = 0) -> None:
         """Prepare the batch and bring every module to the present step."""

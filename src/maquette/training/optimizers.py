@@ -25,6 +25,8 @@ SCHEDULER_KEYS = (
     "name", "args", "interval", "frequency", "monitor", "strict", "schedulers", "milestones",
 )  # fmt: skip
 COMPOSED_SCHEDULERS = ("SequentialLR", "ChainedScheduler")
+PLATEAU = "ReduceLROnPlateau"
+"""The scheduler that waits for a number instead of counting."""
 SEVERAL_OPTIMIZERS = ("Adan", "AdaBelief", "Lamb", "Lion", "Prodigy", "Ranger", "ScheduleFreeAdamW", "SOAP")
 """Names, of many, that the package pytorch-optimizer has."""
 
@@ -183,7 +185,7 @@ def _composed(
     given, milestones = config.get("schedulers") or [], config.get("milestones") or []
     if not isinstance(given, list | tuple) or not all(isinstance(part, Mapping) for part in given):
         raise ConfigError(f"{key}.schedulers", given, "a list of schedulers, each {name, args}")
-    if any(part.get("name") == "ReduceLROnPlateau" for part in given):
+    if any(part.get("name") == PLATEAU for part in given):
         raise ConfigError(
             f"{key}.schedulers", given, "schedulers that only count; ReduceLROnPlateau stands alone"
         )

@@ -13,11 +13,13 @@ from maquette.core.progress import ProgressListener
 from maquette.training.callbacks.collapse import CollapseWatch
 from maquette.training.callbacks.growth import GrowthWatch
 from maquette.training.callbacks.histograms import Histograms
+from maquette.training.callbacks.plateau import Plateau
 from maquette.training.callbacks.progress import Progress
 from maquette.training.callbacks.step_log import StepLog
 from maquette.training.callbacks.time_budget import TimeBudget
 from maquette.training.config import TrainingConfig
 from maquette.training.observing import seconds_of
+from maquette.training.optimizers import PLATEAU
 from maquette.training.run_folder import RunFolder
 
 
@@ -30,7 +32,9 @@ def standard_callbacks(
 ) -> list[Callback]:
     """Everything that watches, measures and reports; what judges a step comes before what writes it down."""
     logging = training.logging
+    scheduler = cfg.system.get("scheduler") or {}
     return [
+        *([Plateau(scheduler)] if scheduler.get("name") == PLATEAU else []),
         CollapseWatch(training.collapse),
         *([StepLog(logging)] if loggers or logging.timing else []),
         *([Histograms(logging)] if loggers and logging.histograms else []),
