@@ -2,7 +2,9 @@
 
 import csv
 import io
+import json
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -57,8 +59,29 @@ def test_a_run_leaves_scalars_rates_times_and_memory(toy: Any, tmp_path: Path) -
     assert [float(row["train/loss"]) for row in rows] == pytest.approx(logged)
 
 
-def test_histograms_of_weights_gradients_and_activations(
+def test_speed_is_that_of_steps_however_many_batches_make_one(
     toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = toy.system.training_step
+
+    def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
+        time.sleep(0.01)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(toy.system, "training_step", training_step)
+    run(toy("training.loggers=[csv]", "training.finish=[]", "trainer.accumulate_grad_batches=3"), "train")
+    with (tmp_path / "run" / "csv_logs" / "version_0" / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["speed/steps_per_second"]]
+    assert len(rows) == 3  # of four steps, without the first
+    assert all(float(row["speed/steps_per_second"]) < 1 / 0.03 for row in rows)
+    assert all(float(row["time_ms/forward"]) >= 30 for row in rows)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["step_seconds"]["forward"] >= 0.03
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_histograms_of_weights_gradients_and_activations(
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: int
 ) -> None:
     layers: list[Any] = []
     original = toy.system.configure
@@ -75,7 +98,8 @@ def test_histograms_of_weights_gradients_and_activations(
     monkeypatch.setattr(toy.system, "configure", configure)
     monkeypatch.setattr(toy.system, "training_step", training_step)
     watch = ("training.logging.histograms=[weights, gradients, activations]", "training.finish=[]")
-    run(toy("training.loggers=[tensorboard]", "training.logging.histograms_every=2", *watch), "train")
+    more = ("training.logging.histograms_every=2", f"trainer.accumulate_grad_batches={batches}")
+    run(toy("training.loggers=[tensorboard]", *more, *watch), "train")
     events = read(tmp_path / "run" / "tb_logs" / "version_0")
     found = set(events.Tags()["histograms"])
     assert {"weights/layer.weight", "gradients/layer.weight", "activations/layer"} <= found

@@ -23,17 +23,17 @@ class Histograms(Callback):
     def __init__(self, cfg: LoggingConfig) -> None:
         self.cfg = cfg
         self._step: int | None = None
-        self._seen: int | None = None
+        """The due step that is being taken; None between two of them."""
         self._hooks: list[RemovableHandle] = []
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Listen to the modules where the step is due (the first batch of it, where it has several)."""
+        """Listen to the modules where the step is due: in the first batch of it, where it has several."""
         step = trainer.global_step
-        due = step % self.cfg.histograms_every == 0 and step != self._seen
-        self._step = self._seen = step if due else None
-        if due and "activations" in self.cfg.histograms:
+        first = step != self._step
+        self._step = step if step % self.cfg.histograms_every == 0 else None
+        if first and self._step is not None and "activations" in self.cfg.histograms:
             self._hooks = [
                 module.register_forward_hook(self._listener(trainer, f"activations/{name}"))
                 for name, module in pl_module.named_modules()
@@ -44,7 +44,7 @@ class Histograms(Callback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """Gradients as they came out of the backward pass."""
-        if trainer.global_step == self._seen and "gradients" in self.cfg.histograms:
+        if self._step is not None and "gradients" in self.cfg.histograms:
             for name, one in pl_module.named_parameters():
                 if one.grad is not None:
                     self._log(trainer, f"gradients/{name}", one.grad)
@@ -52,9 +52,11 @@ class Histograms(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Weights after the step; the modules are left alone again."""
+        """Weights after the step, when its last batch is done; the modules are left alone again."""
         self._leave()
-        if self._step is not None and "weights" in self.cfg.histograms:
+        if self._step is None or trainer.global_step == self._step:
+            return
+        if "weights" in self.cfg.histograms:
             for name, one in pl_module.named_parameters():
                 if one.requires_grad:
                     self._log(trainer, f"weights/{name}", one)
@@ -76,8 +78,8 @@ class Histograms(Callback):
 
     def _log(self, trainer: Trainer, name: str, values: Tensor) -> None:
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoard) and self._seen is not None:
-                logger.log_histogram(name, values, self._seen)
+            if isinstance(logger, TensorBoard) and self._step is not None:
+                logger.log_histogram(name, values, self._step)
 
     def _leave(self) -> None:
         for hook in self._hooks:

@@ -17,7 +17,8 @@ from maquette.training.profiling.sections import SectionProfiler, Sections
 class StepLog(Callback):
     """Logs ``speed/steps_per_second``, ``time_ms/PART`` (means a step) and ``memory_gb/...`` with the losses.
 
-    The first step, which compiles kernels, is left out. A Trainer that was given a profiler of its own keeps
+    Steps are those of the optimizer, however many batches make one. The first one, which compiles kernels, is
+    left out. A Trainer that was given a profiler of its own keeps
     it; then only the parts that the system marks are known.
     """
 
@@ -28,6 +29,7 @@ class StepLog(Callback):
         self.steps = 0
         """How many these are."""
         self._sections: Sections | None = None
+        self._step = 0
         self._counted = 0
         self._since = 0.0
 
@@ -43,6 +45,7 @@ class StepLog(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The first step begins."""
         self.steps = self._counted = -1
+        self._step = trainer.global_step
         self._since = time.perf_counter()
         if self._sections is not None:
             self._sections.start(self.cfg.synchronize)
@@ -50,7 +53,10 @@ class StepLog(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log when the scalars are logged."""
+        """Log when the scalars are logged, once a step."""
+        if trainer.global_step == self._step:
+            return
+        self._step = trainer.global_step
         self.steps += 1
         if self.steps == 0:
             self._restart()
