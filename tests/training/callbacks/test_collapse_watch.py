@@ -123,3 +123,11 @@ def test_the_last_loss_is_in_the_checkpoint(toy: Any, tmp_path: Path) -> None:
     state = load_checkpoint(tmp_path / "run" / "ckpts" / "last.ckpt")["callbacks"]["CollapseWatch"]
     assert state["last_loss"] == result.last_loss and len(state["norms"]) == 2
     assert math.isnan(last_loss([]))
+
+
+def test_the_last_loss_is_that_of_a_batch_however_many_make_a_step(
+    toy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_layers(toy, monkeypatch, lambda self, batch: self.inner.weight.sum() * 0.0 + 6.0)
+    result = run(toy("trainer.accumulate_grad_batches=3", "system.loss.lambda_fit=1.0"), "train")
+    assert result.last_loss == pytest.approx(6.0)

@@ -86,7 +86,7 @@ class CollapseWatch(Callback):
         self._batch = None
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if loss is not None and self._due(trainer, trainer.global_step):
-            self.last_loss = float(loss)
+            self.last_loss = float(loss) * int(trainer.accumulate_grad_batches)  # the Trainer divides by it
 
     def look(self, step: int, norm: float) -> None:
         """Judge the norm of the gradient of one step.
