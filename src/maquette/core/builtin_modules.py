@@ -3,6 +3,9 @@
 BUILTIN_MODULES: dict[str, dict[str, str]] = {
     "data": {
         "random-camera-datamodule": "maquette.data.random_camera:RandomCameraDataModule",
+        "random-multiview-camera-datamodule": (
+            "maquette.data.random_multiview_camera:RandomMultiviewCameraDataModule"
+        ),
         "fixed-views-datamodule": "maquette.data.fixed_views:FixedViewsDataModule",
         "picture-folder-datamodule": "maquette.data.pictures:PictureFolderDataModule",
         "toyworld-captions-datamodule": "maquette.data.toyworld.caption_data:CaptionDataModule",

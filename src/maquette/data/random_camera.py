@@ -99,6 +99,11 @@ class RandomCameraConfig(LoaderConfig):
                 raise ConfigError(f"data.{name}", getattr(self, name), "degrees between 0 and 180")
         self._check_sizes()
 
+    def lens(self, rng: StepRandom) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
+        """Distances of training cameras from the origin, and their vertical fields of view in radians."""
+        distance = _between(rng, "camera/distance", self.camera_distance_range)
+        return distance, torch.deg2rad(_between(rng, "camera/fovy", self.fovy_range))
+
     def _check_sizes(self) -> None:
         wanted = len(self.resolution_milestones) + 1
         for name in SIZES:
@@ -140,8 +145,7 @@ def training_cameras(
         step: optimiser step.
     """
     elevation, azimuth = _orbit_angles(cfg, rng, stratum, strata, progress_at(step, cfg.progressive_until))
-    distance = _between(rng, "camera/distance", cfg.camera_distance_range)
-    fovy = torch.deg2rad(_between(rng, "camera/fovy", cfg.fovy_range))
+    distance, fovy = cfg.lens(rng)
     perturb = cfg.camera_perturb
     position = orbit_to_position(elevation, azimuth, distance)
     position = position + rng.uniform("camera/perturb", 3, low=-perturb, high=perturb)

@@ -50,7 +50,7 @@ class MultiViewDenoiser(LatentDenoiser):
         if len(x_t) % self.n_views:
             raise UserError(
                 f"The model sees {self.n_views} views of an object together, and the batch has {len(x_t)}.",
-                hint=f"set data.batch_size and data.n_view to multiples of {self.n_views}",
+                hint=f"set data.n_view to {self.n_views}, and data.batch_size to a multiple of it",
             )
         labels = x_t.new_zeros(len(x_t), 16) if cameras is None else cameras
         return self.noise_in(self.predict(x_t, t, text, pooled, class_labels=labels), x_t, t)
