@@ -92,12 +92,14 @@ def test_a_random_pipeline_guides_and_shows_whole_objects():
 
 
 def test_what_cannot_be_used_is_named():
-    with pytest.raises(UserError, match=r"batch has 3[\s\S]*multiple of 2"):
+    with pytest.raises(UserError, match=r"batch has 3[\s\S]*data\.n_view=2"):
         ask(ideal(), range(3))
     with pytest.raises(UserError, match="c2w"):
         MODEL.ask(ideal(), range(2), MODEL.prompt())
     with pytest.raises(ConfigError, match="n_view"):
         ideal(n_view=4)
+    with pytest.raises(ConfigError, match="guidance_rescale"):
+        ideal(guidance_rescale=0.5)
     with pytest.raises(ConfigError, match=r"system\.guidance\.rule"):
         ideal(rule="csd")
     with pytest.raises(ConfigError, match="pretrained_model_name_or_path"):

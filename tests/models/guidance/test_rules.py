@@ -1,5 +1,7 @@
 """Each rule against its paper, with a model of Gaussian data whose answers are known in closed form."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -43,7 +45,22 @@ def noise_of(x_t, mean, alpha_bar):
     return (1 - a).sqrt() * (x_t - a.sqrt() * mean) / (a * SPREAD**2 + 1 - a)
 
 
-def prompt():
+class WaveDenoiser(GaussianDenoiser):
+    """The ideal model of one picture for each text: waves, whose directions differ."""
+
+    def __init__(self):
+        self.asked = []
+
+    def predict_noise(self, x_t, t, text, pooled=None):
+        self.asked.append(len(x_t))
+        return score.eps_from_x0(waves(text[:, 0, 0]), x_t, self.alphas_cumprod[t])
+
+
+def waves(numbers):
+    return (20 * numbers.double().view(-1, 1, 1, 1) * torch.linspace(0.1, 1, 48).view(3, 4, 4)).sin()
+
+
+def prompt(**changes):
     number = lambda *values: TextEncoding(torch.tensor(values, dtype=torch.float64).view(-1, 1, 1))
     views = four_views()
     return PromptUtils(
@@ -53,20 +70,20 @@ def prompt():
         text=number(0.5),
         text_vd=number(*TEXT, 0.8),
         uncond=number(NEGATIVE),
-        null=number(NULL),
+        **{"null": number(NULL), **changes},
     )
 
 
-def ask(rule, **options):
+def ask(rule, model=None, utils=None, **options):
     """Gradient with respect to latents, and everything that went in."""
     rows = range(3)
-    guidance = StableDiffusionGuidance({"rule": rule, **options}, GaussianDenoiser())
+    guidance = StableDiffusionGuidance({"rule": rule, **options}, model or GaussianDenoiser())
     azimuth = torch.tensor([90.0, 0.0, 180.0])[list(rows)]
     cameras = {"elevation": torch.zeros(len(rows)), "azimuth": azimuth, "camera_distances": azimuth}
     generator = torch.Generator().manual_seed(1)
     x = torch.rand(3, 4, 4, 3, generator=generator, dtype=torch.float64)[list(rows)].requires_grad_()
     rng = RandomStreams(0).at(2, list(rows))
-    out = guidance(x, prompt(), **cameras, rng=rng, rgb_as_latents=True)
+    out = guidance(x, utils or prompt(), **cameras, rng=rng, rgb_as_latents=True)
     out.loss_sds.backward()
     latents, noise = x.detach().permute(0, 3, 1, 2), rng.normal("guidance/noise", 3, 4, 4).double()
     return x.grad.permute(0, 3, 1, 2) * len(rows), latents, noise, out.timestep
@@ -89,7 +106,7 @@ def test_sds_is_weighted_noise_difference():
     exactly(grad, (1 - wide) * (eps_none + 7.5 * (eps_text - eps_none) - noise))
 
 
-@pytest.mark.parametrize("negative", [0.0, 0.5])
+@pytest.mark.parametrize("negative", [0.0, 1e-6, 0.5])
 def test_csd_is_the_difference_that_the_text_makes(negative):
     grad, x, noise, t = ask(
         "csd", weighting_strategy="uniform", rule_args={"positive": 2.0, "negative": negative}
@@ -97,8 +114,48 @@ def test_csd_is_the_difference_that_the_text_makes(negative):
     a, wide = levels(t)
     x_t = wide.sqrt() * x + (1 - wide).sqrt() * noise
     text, away, null = (noise_of(x_t, mean, a) for mean in (TEXT, [NEGATIVE] * 3, [NULL] * 3))
-    expected = 2.0 * (text - null) + negative * (null - away) if negative else 2.0 * (text - away)
+    exactly(grad, 2.0 * (text - null) + negative * (null - away))
+
+
+@pytest.mark.parametrize(("null", "negative", "rows"), [(None, 0.0, [6]), (None, 0.5, [6]), (NULL, 0.0, [6])])
+def test_csd_makes_two_predictions_where_no_negative_prompt_counts(null, negative, rows):
+    model, utils = WaveDenoiser(), prompt()
+    utils = utils if null else replace(utils, null=None)
+    grad, _, _, t = ask("csd", model, utils, weighting_strategy="uniform", rule_args={"negative": negative})
+    assert model.asked == rows
+    without = torch.tensor(null or NEGATIVE)
+    ratio = (levels(t)[1] / (1 - levels(t)[1])).sqrt()
+    exactly(grad, ratio * (waves(without) - waves(torch.tensor(TEXT))))
+
+
+@pytest.mark.parametrize("rule", ["csd", "nfsd", "reconstruction"])
+def test_every_rule_moves_away_from_other_views_under_perp_neg(rule):
+    model, utils = WaveDenoiser(), prompt(use_perp_neg=True)
+    options = {"min_step_percent": 0.5, "guidance_scale": 7.5, "weighting_strategy": "uniform"}
+    arguments = {"csd": {"negative": 1.0}, "reconstruction": {"rescale": 0.0}}.get(rule, {})
+    grad, x, noise, t = ask(rule, model, utils, rule_args=arguments, **options)
+    a, wide = levels(t)
+    x_t = score.add_noise(x, noise, a)
+    eps = lambda *numbers: score.eps_from_x0(waves(torch.tensor(numbers)), x_t, a)
+    side, front, _ = TEXT
+    text, away, null = eps(*TEXT), eps(*[NEGATIVE] * 3), eps(*[NULL] * 3)
+    others = torch.stack([eps(side, front, side), eps(front, side, front)], dim=1)
+    _, weights = utils.encoding_perp_neg(torch.zeros(3), torch.tensor([90.0, 0.0, 180.0]))
+    steered = score.perp_neg(away, text, others, weights.double(), scale=1.0)
+    guided = away + 7.5 * (steered - away)
+    expected = {
+        "csd": (steered - null) + (null - away),
+        "nfsd": (null - away) + 7.5 * (steered - null),
+        "reconstruction": x - (x_t - (1 - wide).sqrt() * guided) / wide.sqrt(),
+    }[rule]
+    assert (steered - text).norm() > 0.1 * text.norm()
     exactly(grad, expected)
+
+
+@pytest.mark.parametrize("rule", ["csd", "nfsd", "reconstruction"])
+def test_rescaling_is_refused_where_a_rule_has_nothing_to_rescale(rule):
+    with pytest.raises(ConfigError, match=r"system\.guidance\.guidance_rescale"):
+        StableDiffusionGuidance({"rule": rule, "guidance_rescale": 0.5}, GaussianDenoiser())
 
 
 @pytest.mark.parametrize("percent", [0.15, 0.6])

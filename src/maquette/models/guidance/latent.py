@@ -18,6 +18,7 @@ from maquette.diffusion.lora import LoRAFile, load_adapters
 from maquette.diffusion.memory import apply_memory
 from maquette.models.guidance.base import KEY, BaseGuidance, GuidanceEval
 from maquette.models.guidance.memory_options import MemoryOptions, memory_settings
+from maquette.models.guidance.predictions import Predictions
 from maquette.models.guidance.view_text import ViewCondition
 from maquette.models.prompt_processors.base import TextEncoding
 
@@ -133,12 +134,18 @@ class LatentGuidance(BaseGuidance):
 
         `scale` takes the place of `guidance_scale`.
         """
-        scale = self.scale if scale is None else scale
+        found = self.predictions(x_t, t, text)
+        return self._rescaled(found.guided(self.scale if scale is None else scale), found.plain)
+
+    @torch.no_grad()
+    def predictions(
+        self, x_t: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], text: ViewCondition
+    ) -> Predictions:
+        """What the model says with and without the text, with Perp-Neg where the prompt asks for it."""
         if text.perp_neg:
-            return self._perp_neg_noise(x_t, t, text, scale)
+            return self._perp_neg_predictions(x_t, t, text)
         eps_text, eps_uncond = self.pair(x_t, t, text)
-        guided = score.classifier_free(eps_uncond, eps_text, scale)
-        return self._rescaled(guided, eps_text)
+        return Predictions(eps_text, eps_uncond, eps_text)
 
     @torch.no_grad()
     def pair(
@@ -186,7 +193,7 @@ class LatentGuidance(BaseGuidance):
             x_t = score.ddim_step(x_t, eps, self.alpha_bar(level), self.alpha_bar(following))
             yield x_t, x0
 
-    def _perp_neg_noise(self, x_t: Tensor, t: Tensor, text: ViewCondition, scale: float) -> Tensor:
+    def _perp_neg_predictions(self, x_t: Tensor, t: Tensor, text: ViewCondition) -> Predictions:
         """The negatives of a sample stand together: its noised latents are repeated for them, not tiled."""
         encoding, weights = text.encoding_perp_neg()
         batch, count = weights.shape
@@ -194,8 +201,8 @@ class LatentGuidance(BaseGuidance):
         eps = self._denoise(x, torch.cat([t, t, t.repeat_interleave(count)]), encoding)
         eps_text, eps_uncond, negatives = eps.split([batch, batch, batch * count])
         negatives = negatives.unflatten(0, (batch, count))
-        guided = score.perp_neg(eps_uncond, eps_text, negatives, weights.to(eps), scale)
-        return self._rescaled(guided, eps_text)
+        steered = score.perp_neg(eps_uncond, eps_text, negatives, weights.to(eps), scale=1.0)
+        return Predictions(steered, eps_uncond, eps_text)
 
     def _rescaled(self, guided: Tensor, plain: Tensor) -> Tensor:
         amount: float = self.cfg.guidance_rescale

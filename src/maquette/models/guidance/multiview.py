@@ -49,6 +49,9 @@ class MultiViewGuidance(ConditionedGuidance):
                 raise ConfigError(f"{KEY}.n_view", self.n_view, "a whole number; 0 for the model's")
             if self.recon_loss and (self.rule != "sds" or self.use_sjc):
                 raise ConfigError(f"{KEY}.rule", self.rule, "nothing, where recon_loss is true")
+            if self.recon_loss and self.guidance_rescale:
+                wanted = "0, where recon_loss is true: it has recon_std_rescale"
+                raise ConfigError(f"{KEY}.guidance_rescale", self.guidance_rescale, wanted)
 
     denoiser: MultiViewDenoiser
 
@@ -96,7 +99,8 @@ class MultiViewGuidance(ConditionedGuidance):
         if len(c2w) % self.n_view:
             raise UserError(
                 f"The model sees {self.n_view} views of an object together, and the batch has {len(c2w)}.",
-                hint=f"set data.batch_size to a multiple of {self.n_view}",
+                hint="in 3D use data_type=random-multiview-camera-datamodule "
+                f"data.n_view={self.n_view} data.batch_size={self.n_view}",
             )
         utils = prompt_of(prompt_utils)
         vd: bool = self.cfg.view_dependent_prompting

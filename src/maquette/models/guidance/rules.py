@@ -6,13 +6,14 @@ A rule is a small object with its options; the formulas are in `maquette.diffusi
 from abc import abstractmethod
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from maquette.core.errors import ConfigError, UnknownKeyError, UnknownNameError
 from maquette.diffusion import distillation, score
+from maquette.models.guidance.predictions import Predictions
 from maquette.models.guidance.view_text import ViewCondition
 
 
@@ -45,8 +46,8 @@ class Predictor(Protocol):
     def guided_noise(self, x_t: Tensor, t: Tensor, text: ViewCondition, scale: float | None = None) -> Tensor:
         """The guided noise prediction; `scale` takes the place of the configured one."""
 
-    def pair(self, x_t: Tensor, t: Tensor, text: ViewCondition) -> tuple[Tensor, Tensor]:
-        """Predictions with the text and with the negative prompt."""
+    def predictions(self, x_t: Tensor, t: Tensor, text: ViewCondition) -> Predictions:
+        """With the text and with the negative prompt."""
 
     def null_noise(self, x_t: Tensor, t: Tensor, text: ViewCondition) -> Tensor:
         """The prediction without any text."""
@@ -61,6 +62,9 @@ class Predictor(Protocol):
 
 class Rule:
     """Base of the rules."""
+
+    rescalable: ClassVar[bool] = True
+    """Whether its gradient has a guided prediction whose spread `guidance_rescale` could bring back."""
 
     @abstractmethod
     def __call__(self, model: Predictor, sample: Sample) -> Distilled:
@@ -98,17 +102,19 @@ class SJC(Rule):
 class CSD(Rule):
     """Classifier score distillation; the guidance scale has no part in it, the weights have."""
 
+    rescalable: ClassVar[bool] = False
+
     positive: float = 1.0
     """Weight of the direction towards the text."""
     negative: float = 0.0
-    """Weight of the direction away from the negative prompt."""
+    """Weight of the direction away from the negative prompt; 0: it has no part."""
 
     def __call__(self, model: Predictor, sample: Sample) -> Distilled:
-        """The difference that the text makes; a third prediction only where it counts."""
+        """The difference that the text makes; a third prediction only where a negative prompt counts."""
         x_t, alpha_bar = _noised(model, sample)
-        eps_text, eps_negative = model.pair(x_t, sample.t, sample.text)
-        needs_null = self.negative != 0.0
-        eps_null = model.null_noise(x_t, sample.t, sample.text) if needs_null else eps_negative
+        text = sample.text if self.negative != 0.0 else sample.text.without_negative()
+        eps_text, eps_negative, _ = model.predictions(x_t, sample.t, text)
+        eps_null = model.null_noise(x_t, sample.t, text) if text.has_negative else eps_negative
         weight = model.weight(sample.t)
         grad = distillation.csd_gradient(
             eps_text, eps_null, eps_negative, weight, self.positive, self.negative
@@ -120,10 +126,12 @@ class CSD(Rule):
 class NFSD(Rule):
     """Noise-free score distillation; wants a negative prompt of what pictures should not look like."""
 
+    rescalable: ClassVar[bool] = False
+
     def __call__(self, model: Predictor, sample: Sample) -> Distilled:
         """Three predictions: with the text, with the negative prompt, and without any."""
         x_t, alpha_bar = _noised(model, sample)
-        eps_text, eps_negative = model.pair(x_t, sample.t, sample.text)
+        eps_text, eps_negative, _ = model.predictions(x_t, sample.t, sample.text)
         eps_null = model.null_noise(x_t, sample.t, sample.text)
         level = sample.t.to(alpha_bar) / model.num_train_timesteps
         grad = distillation.nfsd_gradient(
@@ -140,7 +148,8 @@ class ISM(Rule):
     interval: float = 0.05
     """t - s, as a share of the noise levels."""
     stride: float = 0.2
-    """Length of an inversion step below s, as a share of the noise levels."""
+    """Length of an inversion step below s, as a share of s: 0.2 goes there in five equal steps, whatever s.
+    (LucidDreamer's own strides are numbers of levels, so that it takes more steps to a higher s.)"""
 
     def __post_init__(self) -> None:
         _check_share("interval", self.interval)
@@ -204,6 +213,8 @@ class SDI(Rule):
 class Reconstruction(Rule):
     """SDS written as a loss on the model's clean picture (MVDream), whose contrast may be brought back."""
 
+    rescalable: ClassVar[bool] = False
+
     rescale: float = 0.5
     """How much of the plain prediction's spread the guided clean picture takes on."""
 
@@ -213,10 +224,10 @@ class Reconstruction(Rule):
     def __call__(self, model: Predictor, sample: Sample) -> Distilled:
         """The model's clean picture, its contrast brought back, compared with the picture."""
         x_t, alpha_bar = _noised(model, sample)
-        eps_text, eps_uncond = model.pair(x_t, sample.t, sample.text)
-        guided = score.classifier_free(eps_uncond, eps_text, model.scale)
-        plain = score.predicted_x0(x_t, eps_text, alpha_bar)
-        x0_hat = score.rescaled(score.predicted_x0(x_t, guided, alpha_bar), plain, self.rescale)
+        found = model.predictions(x_t, sample.t, sample.text)
+        plain = score.predicted_x0(x_t, found.plain, alpha_bar)
+        guided = score.predicted_x0(x_t, found.guided(model.scale), alpha_bar)
+        x0_hat = score.rescaled(guided, plain, self.rescale)
         grad = distillation.reconstruction_gradient(sample.latents, x0_hat, model.weight(sample.t))
         return Distilled(gradient=grad, x0_hat=x0_hat)
 

@@ -43,7 +43,14 @@ class StableDiffusionGuidance(LatentGuidance):
             super().__post_init__()
             if self.use_sjc and self.rule not in ("sds", "sjc"):
                 raise ConfigError(f"{KEY}.use_sjc", True, f"false, where the rule is {self.rule}")
-            self.parsed_rule()
+            rule = self.parsed_rule()
+            if self.guidance_rescale and not rule.rescalable:
+                raise ConfigError(
+                    f"{KEY}.guidance_rescale",
+                    self.guidance_rescale,
+                    f"0: the rule {self.rule} has no guided noise to rescale",
+                    f"{KEY}.rule_args.rescale is that of rule: reconstruction",
+                )
 
         def parsed_rule(self) -> Rule:
             """The rule with its options."""

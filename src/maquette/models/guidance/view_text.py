@@ -1,7 +1,7 @@
 """What a model is told about pictures: a prompt together with the cameras that ask for it."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxtyping import Float
 from torch import Tensor
@@ -13,7 +13,13 @@ class ViewCondition(ABC):
     """What a model is told about B pictures, in the rows in which a guidance asks for it."""
 
     perp_neg: bool = False
-    """Whether neighbouring views are negatives."""
+    """Whether other views are negatives."""
+    has_negative: bool = False
+    """Whether the unconditional rows read a negative prompt, and are not those of `null`."""
+
+    def without_negative(self) -> "ViewCondition":
+        """The same without the negative prompt."""
+        return self
 
     @abstractmethod
     def first(self, n: int) -> "ViewCondition":
@@ -64,8 +70,19 @@ class ViewText(ViewCondition):
 
     @property
     def perp_neg(self) -> bool:
-        """Whether neighbouring views are negatives."""
+        """Whether other views are negatives."""
         return self.utils.use_perp_neg and self.view_dependent
+
+    @property
+    def has_negative(self) -> bool:
+        """Whether there is a negative prompt."""
+        return self.utils.null is not None
+
+    def without_negative(self) -> "ViewText":
+        """The same without the negative prompt."""
+        if self.utils.null is None:
+            return self
+        return replace(self, utils=replace(self.utils, uncond=self.utils.null, null=None))
 
     def prompts(self) -> list[str]:
         """The words for each picture."""
