@@ -17,7 +17,8 @@ UPDATEABLE = ("do_update_step", "update_step", "do_update_step_end", "update_ste
 SAVER = (
     "set_save_dir", "get_save_dir", "convert_data", "get_save_path", "create_loggers", "get_loggers",
     "save_rgb_image", "save_uv_image", "save_grayscale_image", "save_image_grid", "save_image",
-    "save_cubemap", "save_data", "save_state_dict", "save_img_sequence", "save_mesh", "save_obj", "save_file", "save_json",
+    "save_cubemap", "save_data", "save_state_dict", "save_img_sequence", "save_mesh", "save_obj",
+    "save_file", "save_json",
     "_save_dir", "_wandb_logger", "DEFAULT_RGB_KWARGS", "DEFAULT_UV_KWARGS", "DEFAULT_GRAYSCALE_KWARGS",
     "DEFAULT_GRID_KWARGS",
 )  # fmt: skip
