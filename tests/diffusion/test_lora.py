@@ -121,8 +121,18 @@ def test_what_is_no_adapter_is_refused(tmp_path):
 def test_entries_of_a_recipe():
     parsed = lora.LoRAFile.parse(["a.safetensors", {"path": "b", "scale": 0.5}], "system.guidance.lora")
     assert [(one.path, one.scale) for one in parsed] == [("a.safetensors", 1.0), ("b", 0.5)]
-    with pytest.raises(UserError, match=r"lora\[0\]"):
-        lora.LoRAFile.parse([{"file": "a"}], "system.guidance.lora")
+    for wrong in ({"file": "a"}, {"path": "a", "scale": "big"}, {"path": "a", "scale": None}, 3):
+        with pytest.raises(UserError, match=r"lora\[0\] is no adapter"):
+            lora.LoRAFile.parse([wrong], "system.guidance.lora")
+
+
+def test_adapters_of_different_layers_stay_in_use_together(tmp_path):
+    both = fresh()
+    for name, layer in {"first": "to_q", "second": "to_v", "third": "to_k"}.items():
+        unet = fresh()
+        lora.add_adapter(unet, targets=[layer])
+        lora.load_adapter(both, lora.save_adapter(unet, tmp_path / f"{name}.safetensors"), name)
+    assert lora.active_scales(both).keys() == {"first", "second", "third"}
 
 
 def test_the_adapter_of_stable_diffusion_is_a_thousandth_of_it():

@@ -5,14 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from maquette.diffusion.lora import ADAPTER_FILE, LoRAFile, load_text_adapter
+from maquette.diffusion.load import quiet_libraries
+from maquette.diffusion.lora import ADAPTER_FILE, TEXT_PREFIX, LoRAFile, load_text_adapter
 from maquette.diffusion.new_words import WORDS_FILE, add_words, read_words
+
+TEXT_ENCODERS: Final = (TEXT_PREFIX, f"{TEXT_PREFIX}_2")
+"""What pipelines call the text encoders that adapters are for."""
 
 
 def adapt_text(pipeline: Any, files: Sequence[LoRAFile]) -> None:
-    """Teach the tokenizer and the text encoder of a pipeline what some adapters hold for them.
+    """Teach the tokenizer and the text encoders of a pipeline what some adapters hold for them; of several
+    adapters each counts.
 
     New words lie in a file of their own beside an adapter, `learned_embeds.safetensors`. An adapter of the
     UNet alone changes nothing.
@@ -20,8 +25,12 @@ def adapt_text(pipeline: Any, files: Sequence[LoRAFile]) -> None:
     Raises:
         MissingFileError, ModelUnavailableError, UserError: as `load_adapter`.
     """
+    encoders = {part: pipeline.components.get(part) for part in TEXT_ENCODERS}
     for number, one in enumerate(files):
-        load_text_adapter(pipeline.text_encoder, one.path, f"lora{number}", one.scale)
+        for part, encoder in encoders.items():
+            if encoder is not None:
+                with quiet_libraries():
+                    load_text_adapter(encoder, one.path, f"lora{number}", one.scale, part)
         path = words_path(one.path)
         if path is not None:
             add_words(pipeline.tokenizer, pipeline.text_encoder, read_words(path))

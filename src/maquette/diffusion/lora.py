@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -49,16 +50,22 @@ class LoRAFile:
         """Entries of a recipe: a path, or a mapping with `path` and `scale`.
 
         Raises:
-            UserError: an entry is something else.
+            UserError: an entry is something else, or its scale is no number.
         """
         parsed = []
         for number, entry in enumerate(entries):
-            if isinstance(entry, str):
-                parsed.append(cls(path=entry))
-            elif isinstance(entry, Mapping) and "path" in entry and set(entry) <= {"path", "scale"}:
-                parsed.append(cls(path=str(entry["path"]), scale=float(entry.get("scale", 1.0))))
-            else:
-                raise UserError(f"{key}[{number}] is no adapter: {entry!r}.", hint="{path: FILE, scale: 1.0}")
+            given = {"path": entry} if isinstance(entry, str) else entry
+            try:
+                if not (isinstance(given, Mapping) and "path" in given and set(given) <= {"path", "scale"}):
+                    raise ValueError("other keys")
+                one = cls(path=str(given["path"]), scale=float(given.get("scale", 1.0)))
+                if not math.isfinite(one.scale):
+                    raise ValueError("a scale is finite")
+            except (TypeError, ValueError) as err:
+                raise UserError(
+                    f"{key}[{number}] is no adapter: {entry!r}.", hint="{path: FILE, scale: 1.0}"
+                ) from err
+            parsed.append(one)
         return parsed
 
 
@@ -166,11 +173,10 @@ def load_adapter(unet: nn.Module, source: Path | str, name: str = "default", sca
     """
     from diffusers import StableDiffusionPipeline
 
-    weights, alphas = _read(source)
+    weights, alphas = _read(source, unet.config)
     used = active_scales(unet)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
+        with _several_meant():
             StableDiffusionPipeline.load_lora_into_unet(weights, alphas, unet, adapter_name=name)
     except (RuntimeError, ValueError, KeyError) as err:
         raise _misfit(source, err) from err
@@ -197,9 +203,20 @@ def load_adapters(unet: nn.Module, files: Sequence[LoRAFile], *, fuse: bool = Fa
 
 
 def load_text_adapter(
-    encoder: nn.Module, source: Path | str, name: str = "default", scale: float = 1.0
+    encoder: nn.Module,
+    source: Path | str,
+    name: str = "default",
+    scale: float = 1.0,
+    part: str = TEXT_PREFIX,
 ) -> bool:
-    """Add what an adapter holds for the text encoder; whether it holds anything.
+    """Add what an adapter holds for a text encoder to those that are in use; whether it holds anything.
+
+    Args:
+        encoder: of transformers.
+        source: as for `load_adapter`.
+        name: of the adapter.
+        scale: how much of it is added.
+        part: what the pipeline calls the encoder; `text_encoder_2` is the second one of SDXL.
 
     Raises:
         MissingFileError, ModelUnavailableError, UserError: as `load_adapter`.
@@ -207,29 +224,47 @@ def load_text_adapter(
     from diffusers import StableDiffusionPipeline
 
     weights, alphas = _read(source)
-    if not any(key.startswith(f"{TEXT_PREFIX}.") for key in weights):
+    if not any(key.startswith(f"{part}.") for key in weights):
         return False
+    used = active_scales(encoder)
     try:
-        StableDiffusionPipeline.load_lora_into_text_encoder(
-            weights, alphas, encoder, prefix=TEXT_PREFIX, lora_scale=scale, adapter_name=name
-        )
+        with _several_meant():
+            StableDiffusionPipeline.load_lora_into_text_encoder(
+                weights, alphas, encoder, prefix=part, adapter_name=name
+            )
     except (RuntimeError, ValueError, KeyError) as err:
         raise _misfit(source, err) from err
+    _set_text_scales(encoder, {**used, name: scale})
     encoder.requires_grad_(False)
     return True
 
 
-def active_scales(unet: nn.Module) -> dict[str, float]:
+def active_scales(model: nn.Module) -> dict[str, float]:
     """The adapters that are in use and their scales."""
-    for layer in _layers(unet):
+    found: dict[str, float] = {}
+    for layer in _layers(model):
         if layer.disable_adapters:
             return {}
-        return {
-            name: layer.scaling[name] * layer.r[name] / layer.lora_alpha[name]
-            for name in layer.active_adapters
-            if name in layer.scaling
-        }
-    return {}
+        for name in layer.active_adapters:
+            if name in layer.scaling and name not in found:
+                found[name] = layer.scaling[name] * layer.r[name] / layer.lora_alpha[name]
+    return found
+
+
+def _set_text_scales(encoder: Any, scales: Mapping[str, float]) -> None:
+    """`set_scales` for a model of transformers, which uses only the adapter that came last."""
+    encoder.set_adapter(list(scales))
+    for layer in _layers(encoder):
+        for name in layer.scaling:
+            layer.set_scale(name, scales.get(name, 1.0))
+
+
+@contextmanager
+def _several_meant() -> Iterator[None]:
+    """A second adapter beside a first one is no reason for a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")
+        yield
 
 
 def _weights(model: nn.Module, name: str) -> dict[str, torch.Tensor]:
@@ -250,7 +285,10 @@ def _misfit(source: Path | str, err: Exception) -> UserError:
     )
 
 
-def _read(source: Path | str) -> tuple[dict[str, Any], Any]:
+def _read(source: Path | str, unet_config: Any = None) -> tuple[dict[str, Any], Any]:
+    """The weights of an adapter, and the alphas of one from kohya's scripts; such files number the blocks as
+    SDXL's first code did, and the config of the UNet says which is which.
+    """
     from diffusers import StableDiffusionPipeline
 
     path = Path(source).expanduser()
@@ -259,7 +297,7 @@ def _read(source: Path | str) -> tuple[dict[str, Any], Any]:
     local = path.exists()
     if not local and (path.suffix == ".safetensors" or str(source).startswith((".", "/", "~"))):
         raise MissingFileError(path, "adapter")
-    options: dict[str, Any] = {"use_safetensors": True, "local_files_only": local}
+    options: dict[str, Any] = {"use_safetensors": True, "local_files_only": local, "unet_config": unet_config}
     try:
         if path.is_file():
             options["weight_name"] = path.name
@@ -267,7 +305,7 @@ def _read(source: Path | str) -> tuple[dict[str, Any], Any]:
         return StableDiffusionPipeline.lora_state_dict(str(path if local else source), **options)
     except SafetensorError as err:
         raise UserError(f"The adapter {source} is damaged and cannot be read.", [str(err)[:200]]) from err
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, LookupError) as err:
         if local:
             raise UserError(
                 f"The adapter {source} cannot be read.", [str(err).splitlines()[0][:200]]
