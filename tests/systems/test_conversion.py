@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from maquette.core.config import ExperimentConfig, load_config
 from maquette.core.errors import ConfigError, MissingFileError, UnknownKeyError, UserError
@@ -56,6 +57,23 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"state_dict": system.state_dict(), "epoch": 0, "global_step": 7}, folder / "ckpts" / "last.ckpt"
     )
     return folder
+
+
+@pytest.mark.parametrize(("keep_shape", "step"), [(True, 400), (False, 407)])
+def test_an_edit_has_come_to_the_step_of_its_asset(
+    finished: Path, tmp_path: Path, keep_shape: bool, step: int
+) -> None:
+    path = tmp_path / "ckpts" / "last.ckpt"
+    path.parent.mkdir()
+    content = torch.load(finished / "ckpts" / "last.ckpt")
+    content["state_dict"]["asset_step"] = torch.tensor([3, 400])
+    torch.save(content, path)
+    recipe = config().to_dict()
+    recipe["system"] = {**recipe["system"], "keep_shape": keep_shape}
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "parsed.yaml").write_text(yaml.safe_dump(recipe))
+    origin = Origin.read(str(path))
+    assert (origin.epoch, origin.global_step) == (3, step)
 
 
 def begun(finished: Path, *overrides: str, **arguments: Any) -> Magic3D:

@@ -35,7 +35,9 @@ class Origin:
     state: Mapping[str, Tensor]
     """Its weights; the running average where the run kept one."""
     epoch: int
+    """That its parts have come to."""
     global_step: int
+    """Likewise; an edit goes on from the last step of its asset."""
 
     @classmethod
     def read(cls, path: str) -> "Origin":
@@ -54,13 +56,8 @@ class Origin:
         system = OmegaConf.to_container(OmegaConf.load(recipe), resolve=True).get("system") or {}
         if not system.get("geometry_type"):
             raise ConfigError(KEY, path, "a checkpoint of a run with a geometry")
-        return cls(
-            checkpoint,
-            system,
-            averaged_state(content),
-            int(content.get("epoch", 0)),
-            int(content.get("global_step", 0)),
-        )
+        state = averaged_state(content)
+        return cls(checkpoint, system, state, *_reached(content, state, system))
 
     def geometry(self, override: Mapping[str, Any] | None = None) -> BaseGeometry:
         """The geometry as it was left, on the current device; ``override`` changes its config."""
@@ -153,6 +150,17 @@ def load_part(module: BaseModule, weights: Mapping[str, Tensor], path: Path) -> 
     """
     check_fits(module, weights, path)
     module.load_state_dict(dict(weights), strict=False)
+
+
+def _reached(
+    content: Mapping[str, Any], state: Mapping[str, Tensor], system: Mapping[str, Any]
+) -> tuple[int, int]:
+    """Epoch and step of the parts of a run; an edit is at those of its asset, or goes on with its shape."""
+    epoch, step = int(content.get("epoch", 0)), int(content.get("global_step", 0))
+    if "asset_step" not in state:
+        return epoch, step
+    asset_epoch, asset_step = (int(one) for one in state["asset_step"].tolist())
+    return asset_epoch, asset_step if system.get("keep_shape", True) else asset_step + step
 
 
 def _can_start_from_another(geometry: Any) -> bool:
