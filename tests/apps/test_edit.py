@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from maquette.apps.edit import _parts
 from maquette.apps.main import main
 from maquette.core.config import load_config
 from maquette.core.loading import load_checkpoint
@@ -87,10 +88,19 @@ def test_an_edit_that_was_stopped_ends_as_the_undisturbed_one(asset: Path, tmp_p
 def test_an_edit_can_be_edited(asset: Path, tmp_path: Path) -> None:
     assert edit(asset, tmp_path / "first") == 0
     assert edit(tmp_path / "first", tmp_path / "second", prompt="a shiny blue mushroom") == 0
+    assert [int(weights(tmp_path / one)["asset_step"][1]) for one in ("first", "second")] == [1, 1]
     first, second = weights(tmp_path / "first"), weights(tmp_path / "second")
     assert load_config(tmp_path / "second" / "config.yaml").system.source_prompt == "a blue mushroom"
     scene = [name for name in first if name.startswith(("geometry.", "renderer."))]
     assert scene and all(torch.equal(first[name], second[f"original.{name}"]) for name in scene)
+
+
+def test_an_edit_needs_no_more_memory_than_the_asset(asset: Path) -> None:
+    old = load_config(asset / "config.yaml").system
+    given = {"memory": "slicing", "attention_slice_size": 2, "enable_vae_tiling": True, "grad_clip": 1.0}
+    kept = _parts({**old, "guidance": {**old.guidance, **given}}, "a blue mushroom")["guidance"]
+    assert {key: kept[key] for key in list(given)[:3]} == {key: given[key] for key in list(given)[:3]}
+    assert "grad_clip" not in kept
 
 
 def test_gaussians_keep_their_places(tmp_path: Path) -> None:

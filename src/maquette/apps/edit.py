@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,9 @@ def _why(keep: bool, others: list[str], args: argparse.Namespace) -> str:
 
 
 def _parts(system: Mapping[str, Any], prompt: str) -> dict[str, Any]:
-    """The asset's parts, their words exchanged, and the model that made it."""
+    """The asset's parts, their words exchanged, and the model that made it, in as little memory as then."""
+    from maquette.models.guidance.memory_options import MemoryOptions
+
     keys = [key for name in TAKEN for key in (f"{name}_type", name)]
     parts = {key: system[key] for key in keys if system.get(key) is not None}
     words = {key: value for key, value in system["prompt_processor"].items() if key not in PER_VIEW}
@@ -178,7 +181,7 @@ def _parts(system: Mapping[str, Any], prompt: str) -> dict[str, Any]:
     exporter = system.get("exporter") or {}
     if (exporter.get("extras") or {}).get("prompt"):
         parts["exporter"] = {**exporter, "extras": {**exporter["extras"], "prompt": prompt}}
-    same = ("half_precision_weights", "lora")
+    same = ("half_precision_weights", "lora", *(one.name for one in fields(MemoryOptions)))
     old = system.get("guidance") or {}
     parts["guidance"] = {key: old[key] for key in same if key in old}
     return parts
