@@ -103,3 +103,16 @@ def test_a_folder_that_is_a_file_is_the_users_mistake(tmp_path, ramp):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Cannot write"):
         write_image(tmp_path / "file" / "a.png", ramp)
+
+
+def test_a_photo_is_read_as_the_camera_was_held(tmp_path, ramp):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rows of the file run from right to left
+    stored = (ramp * 255).byte().repeat_interleave(8, 0).repeat_interleave(8, 1)
+    picture = Image.fromarray(stored.numpy())
+    picture.save(tmp_path / "held.jpg", exif=exif, quality=95, subsampling=0)
+    picture.save(tmp_path / "plain.jpg", quality=95, subsampling=0)
+    picture.save(tmp_path / "odd.jpg", exif=b"Exif\0\0nothing of use", quality=95, subsampling=0)
+    plain = read_image(tmp_path / "plain.jpg")
+    assert torch.equal(read_image(tmp_path / "held.jpg"), plain.rot90(-1))
+    assert torch.equal(read_image(tmp_path / "odd.jpg"), plain)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from maquette.core.errors import MissingFileError, UserError
@@ -53,7 +54,7 @@ def write_jpg(path: str | Path, image: Picture, quality: int = 95) -> Path:
 
 
 def read_image(path: str | Path) -> Float[Tensor, "H W C"]:
-    """A picture with values in [0, 1] and the channels it has (1, 3 or 4).
+    """A picture with values in [0, 1] and the channels it has (1, 3 or 4), upright as a camera has noted it.
 
     Raises:
         MissingFileError: there is no such file.
@@ -64,11 +65,20 @@ def read_image(path: str | Path) -> Float[Tensor, "H W C"]:
         raise MissingFileError(path, "picture")
     try:
         with Image.open(path) as picture:
-            return picture_to_tensor(picture)
+            picture.load()
+            return picture_to_tensor(_upright(picture))
     except (UnidentifiedImageError, Image.DecompressionBombError) as err:
         raise UserError(f"{path} is not a picture that can be read.", hint="PNG and JPEG work") from err
     except (OSError, SyntaxError, ValueError) as err:  # Pillow's words for a file that is cut or damaged
         raise UserError(f"{path} is damaged, or ends early.", [str(err)]) from err
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """A photo as the camera was held (EXIF); notes that are damaged say nothing."""
+    try:
+        return ImageOps.exif_transpose(picture)
+    except (SyntaxError, ValueError, TypeError, LookupError, struct.error):
+        return picture
 
 
 def picture_to_tensor(picture: Image.Image) -> Float[Tensor, "H W C"]:
