@@ -1,0 +1,226 @@
+import csv
+import os
+import signal
+import sys
+import time
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from maquette.core.collectives import from_leader, mean_over_processes
+from maquette.core.config import load_config
+from maquette.core.errors import ConfigError
+from maquette.core.loading import load_checkpoint
+from maquette.core.processes import is_leader, launched_environment, rank
+from maquette.core.registry import find, registry
+from maquette.training.distributed import ENDED, processes_wanted, several_processes, together
+from maquette.training.run import run
+
+_spec = spec_from_file_location("processes_of_tests", Path(__file__).with_name("processes.py"))
+helper = module_from_spec(_spec)
+sys.modules[_spec.name] = helper
+_spec.loader.exec_module(helper)
+in_processes, LOST, FAILED = helper.in_processes, helper.LOST, helper.FAILED
+
+BRIEF = ["training.snapshot_code=false", "training.loggers=[csv]", "trainer.log_every_n_steps=1"]
+
+ASSET = [
+    "preset=smoke",
+    "system.prompt_processor.prompt=a red mushroom",
+    "trainer.max_steps=3",
+    "trainer.limit_test_batches=1.0",
+    "data.n_test_views=5",
+    "data.eval_height=8",
+    "data.eval_width=8",
+    "system.loss.lambda_orient=1.0",
+    "system.geometry.normal_type=analytic",
+    "system.material_type=diffuse-with-point-light-material",
+    "system.background_type=neural-environment-map-background",
+    "training.finish=[test]",
+]  # normals, whose loss counts covered rays, and a background that is not computed in each step
+
+CAPTIONS = [
+    "trainer.max_steps=4",
+    "trainer.val_check_interval=2",
+    "system.width=16",
+    "system.layers=1",
+    "system.heads=2",
+    "system.scheduler.milestones=[2]",
+    "data.eval_batch_size=64",
+]
+
+
+def config(recipe, words, folder, batch):
+    return load_config(recipe, [*words, *BRIEF], {"run_dir": str(folder), "data.batch_size": batch})
+
+
+def state(folder):
+    return load_checkpoint(folder / "ckpts" / "last.ckpt")
+
+
+def assert_same_weights(one, other):
+    first, second = state(one), state(other)
+    assert first["global_step"] == second["global_step"]
+    assert first["state_dict"].keys() == second["state_dict"].keys()
+    for name, value in first["state_dict"].items():
+        if value.is_floating_point() and value.numel():
+            torch.testing.assert_close(second["state_dict"][name], value, rtol=0, atol=1e-5, msg=name)
+        elif not name.endswith("_extra_state"):
+            assert torch.equal(second["state_dict"][name], value), name
+
+
+def logged(folder, name):
+    *_, newest = sorted(folder.glob("csv_logs/version_*/metrics.csv"))
+    with newest.open() as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
+
+
+def test_two_processes_make_the_asset_of_one_with_twice_the_batch(tmp_path):
+    run(config("first-light", ASSET, tmp_path / "one", 2), "train")
+    both = config("first-light", ASSET, tmp_path / "two", 1)
+    assert in_processes(lambda: run(both, "train")) == [0, 0]
+    assert_same_weights(tmp_path / "one", tmp_path / "two")
+    # each process has drawn some of the views; all are there, and are the same
+    names = sorted(path.name for path in (tmp_path / "one" / "save" / "it3-test").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "two" / "save" / "it3-test").iterdir())
+    assert names == [f"{i}.png" for i in range(5)]
+    assert (tmp_path / "two" / "save" / "it3-test.mp4").is_file()
+
+
+def test_a_resumed_run_of_two_processes_is_the_undisturbed_one_of_one(tmp_path):
+    run(config("caption-model", CAPTIONS, tmp_path / "one", 2), "train")
+    folder = tmp_path / "two"
+    begun = config("caption-model", [*CAPTIONS, "training.finish=[]"], folder, 1)
+    begun.trainer.max_steps = 2
+    assert in_processes(lambda: run(begun, "train")) == [0, 0]
+    assert state(folder)["global_step"] == 2
+    rest = config("caption-model", CAPTIONS, folder, 1)
+    assert in_processes(lambda: run(rest, "train", resume=folder)) == [0, 0]
+    assert_same_weights(tmp_path / "one", folder)
+    # one process has exported; an evaluation is a mean over both
+    assert (folder / "caption-model" / "model.safetensors").is_file()
+    assert logged(folder, "val/next_token")[-1] == pytest.approx(
+        logged(tmp_path / "one", "val/next_token")[-1], rel=0.02
+    )
+
+
+def test_all_write_to_the_folder_of_the_first_whose_clock_counts(toy, tmp_path):
+    def started_apart():
+        cfg = toy()
+        cfg.run_dir, cfg.exp_root_dir, cfg.tag = None, str(tmp_path / "outputs"), "apart"
+        cfg.timestamp = f"@{rank()}"
+        return run(cfg, "train")
+
+    assert in_processes(started_apart) == [0, 0]
+    runs = list((tmp_path / "outputs").glob("*/*"))
+    assert [path.name for path in runs] == ["apart@0"]
+    assert [path.name for path in (runs[0] / "csv_logs").iterdir()] == ["version_0"]
+
+
+def test_stages_are_shared_too(toy, tmp_path):
+    def staged():
+        cfg = toy()
+        cfg.stages = [{"name": "coarse"}, {"name": "fine", "trainer": {**cfg.trainer, "max_steps": 6}}]
+        result = run(cfg, "train")
+        assert result.global_step == 6 and result.files == [tmp_path / "run" / "answer.txt"]
+
+    assert in_processes(staged) == [0, 0]
+    assert (tmp_path / "run" / "answer.txt").is_file()
+
+
+@pytest.mark.parametrize("how", ["raises", "is killed"])
+def test_who_loses_another_process_ends_soon_and_says_so(toy, tmp_path, how):
+    cfg = toy()
+    moment = tmp_path / "moment"
+
+    class Breaking(find("toy-system", "system")):
+        def training_step(self, batch, batch_idx):
+            if self.global_step == 2 and rank() == 1:
+                moment.write_text(str(time.time()))
+                if how == "is killed":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                raise ValueError("the sky fell")
+            return super().training_step(batch, batch_idx)
+
+    registry.register("breaking-system", "system")(Breaking)
+    cfg.system_type = "breaking-system"
+    codes = in_processes(lambda: run(cfg, "train"))
+    assert time.time() - float(moment.read_text()) < 30
+    assert codes == [LOST, FAILED if how == "raises" else -signal.SIGKILL]
+    if how == "raises":  # the error that is kept is that of the process that had it
+        assert "the sky fell" in (tmp_path / "run" / "error.log").read_text()
+
+
+def test_who_waits_for_another_process_can_be_ended(tmp_path):
+    def waits():
+        with together():
+            (tmp_path / str(rank())).write_text(str(os.getpid()))
+            if is_leader():
+                dist.barrier()  # which the other never reaches
+            while not (tmp_path / "0").is_file():
+                time.sleep(0.05)
+            time.sleep(0.5)
+            os.kill(int((tmp_path / "0").read_text()), signal.SIGTERM)
+            time.sleep(1.5)
+            os._exit(0)
+
+    begin = time.monotonic()
+    assert in_processes(waits)[0] == ENDED
+    assert time.monotonic() - begin < 30
+
+
+def test_a_mean_is_that_of_the_whole_batch():
+    values = torch.tensor([1.0, 2.0, 3.0, 10.0])
+
+    def work():
+        with together():
+            part = (values[:3] if is_leader() else values[3:]).clone().requires_grad_()
+            mean = mean_over_processes(part.sum(), len(part))
+            mean.backward()
+            found = mean.detach().clone()
+            dist.all_reduce(found)
+            assert float(found) / 2 == pytest.approx(4.0)  # as DDP averages
+            assert part.grad.tolist() == pytest.approx([0.5] * len(part))
+            assert from_leader({"rank": rank()}) == {"rank": 0}
+
+    assert in_processes(work) == [0, 0]
+
+
+def test_alone_nothing_is_asked_of_others():
+    assert float(mean_over_processes(torch.tensor(6.0), 3)) == 2.0
+    assert float(mean_over_processes(torch.tensor(0.0), 0)) == 0.0
+    assert from_leader("mine") == "mine"
+
+
+@pytest.mark.parametrize("devices, count", [(1, 1), ("2", 2), (3, 3), ("auto", 1), (-1, 1), ([0], 1)])
+def test_devices_are_processes(devices, count, monkeypatch):
+    monkeypatch.setattr("maquette.training.distributed.is_gpu", lambda device: False)
+    assert processes_wanted({"devices": devices}) == count
+
+
+def test_one_process_refuses_to_be_several():
+    with pytest.raises(ConfigError, match="torchrun --nproc-per-node 2"):
+        several_processes({"devices": 2}, unused=False, shares=True)
+    assert several_processes({"strategy": "ddp"}, unused=False, shares=True) == {"strategy": "auto"}
+
+
+def test_what_was_started_counts(monkeypatch):
+    for name, value in launched_environment(1, 2, 1).items():
+        monkeypatch.setenv(name, value)
+    given = several_processes({"strategy": "ddp"}, unused=True, shares=True)
+    assert (given["devices"], given["num_nodes"], given["use_distributed_sampler"]) == (2, 1, False)
+    assert given["strategy"]._ddp_kwargs == {"find_unused_parameters": True, "broadcast_buffers": False}
+    with pytest.raises(ConfigError, match="as many as were started"):
+        several_processes({"devices": 4}, unused=True, shares=True)
+    with pytest.raises(ConfigError, match="ddp_find_unused_parameters_true"):
+        several_processes({"strategy": "fsdp"}, unused=True, shares=True)
+
+
+def test_a_cloud_that_grows_is_one_process():
+    system = SimpleNamespace(trainer=SimpleNamespace(world_size=2))
+    with pytest.raises(ConfigError, match="1 for a cloud that grows"):
+        find("gaussian-splatting-system", "system").on_fit_start(system)
