@@ -56,7 +56,8 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
         """How the model is trained; the model itself is the subclass's."""
 
         loggers: dict[str, Any] = field(default_factory=dict)
-        """Further loggers: ``wandb: {enable, project, name}``."""
+        """``wandb: {enable, project, name}``: as ``wandb`` in ``training.loggers``, and the settings of
+        ``training.logging.wandb``."""
 
         loss: dict[str, Any] = field(default_factory=dict)
         """Weights ``lambda_NAME`` of the losses ``loss_NAME``; each a number or a schedule."""

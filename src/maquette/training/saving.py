@@ -42,7 +42,6 @@ class SaverMixin(PictureSaver):
     """
 
     _save_dir: Path | None = None
-    _wandb_logger: Any = None
 
     def set_save_dir(self, save_dir: str | Path) -> None:
         """Save below this folder from now on."""
@@ -72,7 +71,7 @@ class SaverMixin(PictureSaver):
         return path
 
     def create_loggers(self, config: Mapping[str, Any]) -> None:
-        """Open the loggers of ``system.loggers`` that are enabled.
+        """Check ``system.loggers``; what it enables is opened with the run, as one of ``training.loggers``.
 
         Raises:
             ConfigError: an unknown logger.
@@ -87,13 +86,10 @@ class SaverMixin(PictureSaver):
                 raise ConfigError("system.loggers.wandb", settings, "a block {enable, project, name}")
             if settings.get("enable", False):
                 require("wandb", "wandb")
-                from lightning.pytorch.loggers import WandbLogger
-
-                self._wandb_logger = WandbLogger(project=settings.get("project"), name=settings.get("name"))
 
     def get_loggers(self) -> list[Any]:
-        """The Lightning loggers that :meth:`create_loggers` opened."""
-        return [] if self._wandb_logger is None else [self._wandb_logger]
+        """Lightning loggers that a system adds to those of its recipe; none."""
+        return []
 
     def convert_data(self, data: Any) -> Any:
         """Tensors, also inside lists and mappings, as numpy arrays; anything else, None too, as it is."""

@@ -188,13 +188,22 @@ def test_wandb_that_is_not_installed_names_the_extra(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["training.loggers=[csv, wandb]", "training.logging.wandb.project=mine"],
+        ["training.loggers=[csv]", "system.loggers={wandb: {enable: true, project: mine}}"],
+        ["training.loggers=[csv, wandb]", "system.loggers={wandb: {enable: true, project: mine}}"],
+    ],
+    ids=["engine", "system", "both"],
+)
 def test_wandb_writes_offline_into_the_run_folder(
-    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
     logged: list[dict[str, Any]] = []
     asked: dict[str, Any] = {}
     _fake_wandb(monkeypatch, logged, asked)
-    run(toy("training.loggers=[csv, wandb]", "training.logging.wandb.project=mine", "name=toy"), "train")
+    run(toy(*words, "name=toy"), "train")
     assert asked["project"] == "mine" and asked["mode"] in ("offline", "dryrun")
     assert Path(asked["dir"]) == tmp_path / "run" / "wandb_logs"
     assert [one["trainer/global_step"] for one in logged if "train/loss" in one] == [0, 1, 2, 3]

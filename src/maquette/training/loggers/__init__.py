@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger
 
@@ -12,31 +13,47 @@ from maquette.training.config import TrainingConfig
 from maquette.training.loggers.tensorboard import TensorBoard
 from maquette.training.run_folder import RunFolder
 
+WANDB = "wandb_logs"
+
 
 def make_loggers(training: TrainingConfig, folder: RunFolder, cfg: ExperimentConfig) -> list[Logger]:
     """The logs that ``training.loggers`` lists; the first one is the one a module calls its logger.
 
+    ``system.loggers.wandb: {enable: true, project, name}``, which recipes of this ecosystem have, is the same
+    as ``wandb`` in that list with the settings ``training.logging.wandb``.
+
+    Nothing is written before the first log; see :func:`make_log_folders`.
+
     Raises:
         MissingBackendError: ``wandb`` is listed, and not installed.
     """
+    own = (cfg.system.get("loggers") or {}).get("wandb") or {}
+    if own.get("enable", False) and "wandb" not in training.loggers:
+        training.loggers = [*training.loggers, "wandb"]
     makers: dict[str, Callable[[], Logger]] = {
         "tensorboard": lambda: TensorBoard(folder.root, name="tb_logs"),
         "csv": lambda: CSVLogger(folder.root, name="csv_logs"),
-        "wandb": lambda: _wandb(training, folder, cfg),
+        "wandb": lambda: _wandb(training, folder, cfg, own),
     }
     return [make() for name, make in makers.items() if name in training.loggers]
 
 
-def _wandb(training: TrainingConfig, folder: RunFolder, cfg: ExperimentConfig) -> Logger:
+def make_log_folders(training: TrainingConfig, folder: RunFolder) -> None:
+    """Make the folders that have to be there before a log is begun."""
+    if "wandb" in training.loggers:
+        (folder.root / WANDB).mkdir(exist_ok=True)
+
+
+def _wandb(
+    training: TrainingConfig, folder: RunFolder, cfg: ExperimentConfig, own: Mapping[str, Any]
+) -> Logger:
     require("wandb", "wandb")
     from lightning.pytorch.loggers import WandbLogger
 
     settings = training.logging.wandb
-    target = folder.root / "wandb_logs"
-    target.mkdir(parents=True, exist_ok=True)
     return WandbLogger(
-        project=settings.project,
-        name=settings.name or f"{cfg.name}-{cfg.tag}".rstrip("-"),
-        save_dir=target,
+        project=own.get("project") or settings.project,
+        name=own.get("name") or settings.name or f"{cfg.name}-{cfg.tag}".rstrip("-"),
+        save_dir=folder.root / WANDB,
         offline=settings.offline,
     )
