@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor, nn
 
 from maquette.core.errors import CollapseError
@@ -131,3 +132,34 @@ def test_the_last_loss_is_that_of_a_batch_however_many_make_a_step(
     with_layers(toy, monkeypatch, lambda self, batch: self.inner.weight.sum() * 0.0 + 6.0)
     result = run(toy("trainer.accumulate_grad_batches=3", "system.loss.lambda_fit=1.0"), "train")
     assert result.last_loss == pytest.approx(6.0)
+
+
+def test_a_repeat_that_breaks_is_no_origin(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def step(self: Any, batch: Tensor) -> Tensor:
+        calls.append(1)
+        if len(calls) > 1:
+            raise ValueError
+        return (self.inner.weight * 0.0).sqrt().sum() * 0.0
+
+    with_layers(toy, monkeypatch, step)
+    with pytest.raises(CollapseError) as caught:
+        run(toy("training.collapse.every=1"), "train")
+    text = str(caught.value)
+    assert "a gradient is nan at step 1" in text and "arose" not in text
+    assert "the step could not be repeated: ValueError" in text
+
+
+def test_the_repeat_has_the_precision_of_the_step(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.dtype] = []
+
+    def step(self: Any, batch: Tensor) -> Tensor:
+        seen.append((self.inner.weight[None] @ self.inner.weight[:, None]).dtype)
+        return (self.inner.weight * 0.0).sqrt().sum() * 0.0 + (math.nan if len(seen) < 3 else 0.0)
+
+    with_layers(toy, monkeypatch, step)
+    half = ("trainer.precision=bf16-mixed", "training.precision_on_cpu=bf16-mixed")
+    with pytest.raises(CollapseError, match="the loss is nan"):
+        run(toy(*half), "train")
+    assert seen == [torch.bfloat16] * 2

@@ -1,6 +1,7 @@
 """Each instrument leaves one file that says what it should, and changes nothing."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from maquette.core.errors import CollapseError
 from maquette.core.loading import load_checkpoint
+from maquette.training.profiling.anomaly import anomaly_search
 from maquette.training.profiling.memory_page import Allocation, alive_at_peak, memory_page
 from maquette.training.profiling.sync_audit import SyncMode
 from maquette.training.profiling.tools import Tools
@@ -73,6 +75,21 @@ def test_anomalies_are_searched_in_every_step_and_written_down(
     assert "test_tools.py" in caught.value.details[0]
     assert "Traceback of forward call" in path.read_text()
     assert not torch.is_anomaly_enabled()
+
+
+def test_warnings_are_heard_while_anomalies_are_searched(tmp_path: Path) -> None:
+    path = tmp_path / "anomaly.txt"
+    with pytest.warns(UserWarning, match="look here"), anomaly_search(path):
+        warnings.warn("look here", stacklevel=1)
+    with (
+        warnings.catch_warnings(record=True) as told,
+        pytest.raises(CollapseError, match="SqrtBackward"),
+        anomaly_search(path),
+        torch.autograd.set_detect_anomaly(True),
+    ):
+        (torch.zeros(1, requires_grad=True).sqrt() * 0.0).sum().backward()
+    assert not [one for one in told if "Error detected" in str(one.message)]
+    assert "Traceback of forward call" in path.read_text()
 
 
 def test_sync_audit_names_the_lines_that_read_back(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -53,10 +53,16 @@ def backward_origin(system: LightningModule, batch: Any, batch_idx: int) -> Orig
         warnings.simplefilter("always")
         try:
             with torch.autograd.set_detect_anomaly(True), _silent(system):
-                loss_of(system.training_step(batch, batch_idx)).backward()
+                with _precision(system):
+                    loss = loss_of(system.training_step(batch, batch_idx))
+                loss.backward()
         except Exception as err:  # noqa: BLE001 (an examination of what is broken anyway)
+            function = FUNCTION.search(str(err))
+            if function is None:
+                return "", [*details, _not_repeated(err)]
             place = called_from([str(one.message) for one in told])
-            return _arose(str(err), place), details
+            called = f", called at {place}" if place else ""
+            return f": it arose in the derivative of {function[1].removesuffix('0')}{called}", details
     return "", details
 
 
@@ -80,10 +86,14 @@ def called_from(messages: list[str]) -> str | None:
     return f"{own[-1]['file']}:{own[-1]['line']} in {own[-1]['name']}" if own else None
 
 
-def _arose(error: str, place: str | None) -> str:
-    function = FUNCTION.search(error)
-    name = f"the derivative of {function[1].removesuffix('0')}" if function else error.splitlines()[0]
-    return f": it arose in {name}" + (f", called at {place}" if place else "")
+def _not_repeated(err: Exception) -> str:
+    return f"the step could not be repeated: {type(err).__name__}: {err}".removesuffix(": ")
+
+
+def _precision(system: LightningModule) -> AbstractContextManager[Any]:
+    """What the Trainer surrounds a training step with."""
+    trainer = system._trainer
+    return nullcontext() if trainer is None else trainer.precision_plugin.train_step_context()
 
 
 def _repeat(
@@ -102,10 +112,10 @@ def _repeat(
     handles = [one.register_forward_hook(look(name), with_kwargs=True) for name, one in named]
     failed = []
     try:
-        with _silent(system) as logged, torch.enable_grad():
+        with _silent(system) as logged, torch.enable_grad(), _precision(system):
             system.training_step(batch, batch_idx)
     except Exception as err:  # noqa: BLE001 (an examination of what is broken anyway)
-        failed = [f"the step could not be repeated: {type(err).__name__}: {err}"]
+        failed = [_not_repeated(err)]
     finally:
         for handle in handles:
             handle.remove()
