@@ -58,8 +58,14 @@ class CollapseConfig:
     def __post_init__(self) -> None:
         _check_at_least("training.collapse.every", self.every, 1)
         _check_at_least("training.collapse.patience", self.patience, 0)
-        if self.gradient_factor <= 1:
+        if not self.gradient_factor > 1:  # what is no number is not
             raise ConfigError("training.collapse.gradient_factor", self.gradient_factor, "a number > 1")
+        for name in ("empty_below", "full_above"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ConfigError(f"training.collapse.{name}", getattr(self, name), "a number in [0, 1]")
+        if self.empty_below > self.full_above:
+            expected = f"at least training.collapse.empty_below, {self.empty_below}"
+            raise ConfigError("training.collapse.full_above", self.full_above, expected)
 
 
 @dataclass(kw_only=True)

@@ -87,6 +87,8 @@ class GrowthConfig:
         for key in ("every", "rises"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"training.growth.{key}", getattr(self, key), "an integer >= 1")
+        if not self.megabytes >= 0:
+            raise ConfigError("training.growth.megabytes", self.megabytes, "a number >= 0")
 
 
 def seconds_of(key: str, value: object) -> float | None:
