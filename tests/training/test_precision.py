@@ -68,3 +68,16 @@ def test_half_with_a_scaler_learns_what_full_does_and_resumes(toy: Any, tmp_path
     run(toy(*half, clip, f"run_dir={tmp_path / 'parts'}"), "train", resume=last)
     assert torch.equal(weights(tmp_path / "parts"), weights(tmp_path / "half"))
     assert load_checkpoint(last)["MixedPrecision"]["_growth_tracker"] == 4
+
+
+def test_matrix_products_are_as_precise_in_every_mode(toy: Any, tmp_path: Path) -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        wanted = "training.matmul_precision=high"
+        run(toy(wanted, "training.finish=[]"), "train")
+        torch.set_float32_matmul_precision("highest")
+        last = tmp_path / "run" / "ckpts" / "last.ckpt"
+        run(toy(wanted), "test", resume=last)
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from lightning.pytorch import Callback
 
 from maquette.core.base import BaseModule
@@ -30,7 +29,6 @@ def prepare(system: BaseSystem, training: TrainingConfig) -> None:
     Raises:
         ConfigError: a path or pattern of the block matches nothing.
     """
-    torch.set_float32_matmul_precision(training.matmul_precision)
     if training.init and not system.resumed:
         keep = system.taken | _read_by_modules(system)
         drawn = initialise(system, init_rules(training.init), system.streams.seed, keep)

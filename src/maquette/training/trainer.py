@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, get_type_hints
 
+import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
@@ -62,13 +63,14 @@ def make_trainer(
     callbacks: Sequence[Callback],
     loggers: Sequence[Logger],
 ) -> Trainer:
-    """The Trainer of a run.
+    """The Trainer of a run; matrix products are as precise as ``training`` says from here on.
 
     Raises:
         UnknownKeyError: the Trainer has no such key.
         ConfigError: the key belongs to the engine, or the Trainer refuses its value.
     """
     settings = check_trainer(config)
+    torch.set_float32_matmul_precision(training.matmul_precision)
     precision = precision_settings(settings.get("precision"), training)
     settings["precision"] = precision["precision"]
     settings.setdefault("devices", 1)
