@@ -88,6 +88,18 @@ def test_checkpointing_runs_again_while_training_only() -> None:
     assert len(runs) == 3
 
 
+def test_a_part_in_evaluation_mode_is_trained_through(caplog: pytest.LogCaptureFixture) -> None:
+    net = Net()
+    runs: list[int] = []
+    net.body.eval()[0].register_forward_hook(lambda *unused: runs.append(1))
+    use_gradient_checkpointing(net, ["body"])
+    net(torch.randn(1, 3, 4, 4)).sum().backward()
+    assert len(runs) == 2 and not caplog.records
+    net.head.eval().gradient_checkpointing_enable = lambda: None  # type: ignore[assignment]
+    use_gradient_checkpointing(net, ["head"])
+    assert "head is in evaluation mode" in caplog.text
+
+
 def test_models_that_know_where_to_cut_do_it_themselves() -> None:
     net = Net()
     calls: list[str] = []

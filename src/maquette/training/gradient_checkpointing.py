@@ -10,7 +10,10 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from maquette.core.log import get_logger
 from maquette.training.patterns import module_at
+
+log = get_logger(__name__)
 
 KEY = "training.gradient_checkpointing"
 OWN_WAYS = ("enable_gradient_checkpointing", "gradient_checkpointing_enable")
@@ -21,8 +24,8 @@ def use_gradient_checkpointing(model: nn.Module, paths: Sequence[str]) -> None:
     """Have modules keep their inputs only, and run forward again when gradients pass (Chen et al. 2016,
     "Training Deep Nets with Sublinear Memory Cost").
 
-    A model that has a way of its own uses it; any other module is one segment. Values and gradients are
-    the same.
+    A model that has a way of its own uses it (as a rule in training mode only: others are warned about); any
+    other module is one segment. Values and gradients are the same.
 
     Raises:
         ConfigError: there is no such module.
@@ -32,14 +35,19 @@ def use_gradient_checkpointing(model: nn.Module, paths: Sequence[str]) -> None:
         own = next((getattr(module, name) for name in OWN_WAYS if hasattr(module, name)), None)
         if own is not None:
             own()
+            if not module.training:
+                log.warning("%s[%d]: %s is in evaluation mode, where it forgets nothing", KEY, i, path)
         else:
-            module.forward = _segment(module, module.forward)  # type: ignore[method-assign]
+            module.forward = _segment(model, module, module.forward)  # type: ignore[method-assign]
 
 
-def _segment(module: nn.Module, original: Callable[..., Any]) -> Callable[..., Any]:
+def _segment(model: nn.Module, module: nn.Module, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def forward(*args: Any, **kwargs: Any) -> Any:
-        if module.training and torch.is_grad_enabled():
+        trains = (
+            model.training or module.training
+        )  # a part that is left in evaluation mode is trained through
+        if trains and torch.is_grad_enabled():
             return checkpoint(original, *args, use_reentrant=False, **kwargs)
         return original(*args, **kwargs)
 
