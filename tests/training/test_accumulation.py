@@ -28,9 +28,7 @@ class Watch(Callback):
         self.seen.append((trainer.global_step, pl_module.loss_weight("fit"), round(rate, 6)))
 
 
-SCHEDULER = (
-    "system.scheduler.name=ExponentialLR", "system.scheduler.interval=step", "system.scheduler.args.gamma=0.5",
-)  # fmt: skip
+SCHEDULER = ("system.scheduler={name: ExponentialLR, interval: step, args: {gamma: 0.5}}",)
 
 
 @pytest.fixture

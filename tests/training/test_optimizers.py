@@ -152,6 +152,7 @@ def test_schedulers_may_be_nested(model: nn.Module) -> None:
         ({"name": "StepLR", "intervall": "step"}, "did you mean system.scheduler.interval"),
         ({"name": "StepLR", "args": 3}, "a mapping"),
         ({"name": "StepLR", "frequency": 0}, "an integer >= 1"),
+        ({"name": "ConstantLR", "gamma": 0.5}, "system.scheduler.gamma"),
         ({"name": "SequentialLR", "schedulers": [3]}, "a list of schedulers"),
         ({"name": "LambdaLR", "args": {"lr_lambda": "half"}}, "a number, or a list"),
     ],
@@ -165,6 +166,7 @@ def test_wrong_schedulers(model: nn.Module, config: dict, text: str) -> None:
 @pytest.mark.parametrize(
     ("config", "text"),
     [
+        ({"name": "Adam", "warmup": 3}, "system.optimizer.warmup"),
         ({"name": "Adam", "parms": {"geometry": {}}}, "did you mean system.optimizer.params"),
         ({"name": "Adam", "params": {"geometry": {"lrr": 0.1}}}, r"params\.geometry\.lr\?"),
         ({"name": "Adam", "args": [0.1]}, "a mapping"),

@@ -219,11 +219,12 @@ def _factor(key: str, value: Any) -> Any:
 
 
 def _checked(config: Mapping[str, Any], key: str, known: tuple[str, ...]) -> dict[str, Any]:
-    """The plain block; a key that looks like a mistyped one is refused, others are for extensions to read."""
+    """The plain block; an unknown key is refused, but for a block ``{name: ...}`` that an extension reads."""
     block = _mapping(key, plain(config))
-    for name in block:
+    for name, value in block.items():
         near = difflib.get_close_matches(str(name), known, n=3)
-        if name not in known and near:
+        further = isinstance(value, Mapping) and "name" in value
+        if name not in known and (near or not further):
             raise UnknownKeyError(f"{key}.{name}", near, known)
     return block
 
