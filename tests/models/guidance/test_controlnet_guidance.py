@@ -72,7 +72,7 @@ def test_a_random_pipeline_edits_and_guides_under_perp_neg(use_sds):
         out.loss_sds.backward()
         assert (rgb.grad.flatten(1).norm(dim=1) > 0).all() and len(out.eval.texts) == 3
     else:
-        assert out["edit_images"].shape == (3, 32, 32, 3)
+        assert out["edit_images"].shape == (3, 40, 40, 3)
 
 
 @pytest.mark.parametrize("kind", ["normal", "depth"])

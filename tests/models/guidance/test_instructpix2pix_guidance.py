@@ -1,4 +1,5 @@
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -74,13 +75,20 @@ def test_a_random_pipeline_edits_and_guides_in_any_size(use_sds):
         {"pretrained_model_name_or_path": RANDOM, "prompt": "make it red"}
     )()
     angles = {name: one.float() for name, one in MODEL.cameras().items()}
-    rgb = MODEL.pictures(3, 40).float().requires_grad_()
+    rgb = MODEL.pictures(3, 40)[:, :, :30].float().requires_grad_()
     out = guidance(rgb, utils, **angles, cond_rgb=MODEL.pictures(1, 30).float(), guidance_eval=use_sds)
     if use_sds:
         out.loss_sds.backward()
         assert (rgb.grad.flatten(1).norm(dim=1) > 0).all() and out.eval.imgs_final.shape == (3, 48, 48, 3)
     else:
-        assert out["edit_images"].shape == (3, 48, 48, 3)
+        assert out["edit_images"].shape == (3, 40, 30, 3)
+
+
+def test_edits_of_latents_have_the_size_of_the_model():
+    guidance = ideal(use_sds=False, diffusion_steps=2)
+    latents, second = MODEL.pictures(3, 8), MODEL.pictures(3)
+    out = guidance(latents, MODEL.prompt(), **MODEL.cameras(), cond_rgb=second, rgb_as_latents=True)
+    assert out["edit_images"].shape == (3, 4, 4, 3)
 
 
 def test_what_cannot_be_used_is_named():
@@ -88,6 +96,8 @@ def test_what_cannot_be_used_is_named():
         MODEL.ask(ideal(), utils=MODEL.prompt())
     with pytest.raises(UserError, match="prompt"):
         MODEL.ask(ideal(), cond_rgb=MODEL.pictures())
+    with pytest.raises(ConfigError, match="use_perp_neg"):
+        MODEL.ask(ideal(), utils=replace(MODEL.prompt(), use_perp_neg=True), cond_rgb=MODEL.pictures())
     with pytest.raises(ConfigError, match="multiple of 4"):
         InstructPix2PixGuidance({"ip2p_name_or_path": RANDOM, "fixed_size": 50})
     with pytest.raises(ConfigError, match="diffusion_steps"):

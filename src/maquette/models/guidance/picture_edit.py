@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from maquette.core.device import autocast_off
 from maquette.core.errors import ConfigError, UserError
@@ -95,15 +96,16 @@ class PictureEditGuidance(ConditionedGuidance):
     def edited(
         self, rgb: Float[Tensor, "B H W C"], text: ConditionedText, rng: StepRandom, as_latents: bool = False
     ) -> GuidanceOutput:
-        """`edit_images` (B, h, w, 3) of the model's size: pictures noised to this step's levels, and denoised
-        in `diffusion_steps` steps."""
+        """`edit_images` (B, H, W, 3): pictures noised to this step's levels, and denoised in
+        `diffusion_steps` steps; in their own size, or of latents in the model's."""
         with autocast_off(rgb.device):
             images = self.prepare(rgb, as_latents)
             latents = images if as_latents else self.encode(images, rng)
             t, noise = self.timesteps(rng), self.noise("guidance/noise", rng, latents)
             x_t = score.add_noise(latents, noise, self.alpha_bar(t))
             *_, (_, clean) = self.descend(x_t, t, text, self.cfg.diffusion_steps)
-        found = {"edit_images": self._pictures(clean)}
+            edits = self._pictures(clean)
+        found = {"edit_images": edits if as_latents else _resized(edits, *rgb.shape[1:3])}
         return GuidanceOutput(timestep=t, min_step=self.min_step, max_step=self.max_step, extras=found)
 
     def told(
@@ -119,7 +121,8 @@ class PictureEditGuidance(ConditionedGuidance):
         if cond_rgb is None:
             raise UserError(
                 "This guidance looks at a second picture of each view (cond_rgb), and there is none.",
-                hint="the playground takes it from system.cond_image",
+                ["asked for by system.guidance_type"],
+                "the playground takes it from system.cond_image",
             )
         images = cond_rgb.to(self.device, torch.promote_types(cond_rgb.dtype, torch.float32))
         condition = self.second(images.permute(0, 3, 1, 2))
@@ -140,3 +143,10 @@ class PictureEditGuidance(ConditionedGuidance):
         if size % pixels:
             raise ConfigError(f"{KEY}.fixed_size", size, f"a multiple of {pixels}, or -1")
         self.denoiser.image_size, self.denoiser.latent_size = size, size // pixels
+
+
+def _resized(images: Float[Tensor, "B h w 3"], height: int, width: int) -> Float[Tensor, "B H W 3"]:
+    if images.shape[1:3] == (height, width):
+        return images
+    wide = F.interpolate(images.permute(0, 3, 1, 2), (height, width), mode="bilinear", align_corners=False)
+    return wide.permute(0, 2, 3, 1)
