@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from maquette.core.errors import ConfigError, UserError
 from maquette.core.random import RandomStreams
 from maquette.diffusion import distillation, score
+from maquette.diffusion.denoiser import load_denoiser
 from maquette.models.guidance.edit import EditGuidance
 from maquette.models.guidance.view_text import ViewText
 from maquette.models.prompt_processors.stable_diffusion import StableDiffusionPromptProcessor
@@ -84,6 +87,26 @@ def test_a_batch_is_its_samples_one_by_one(edit, words):
         torch.testing.assert_close(out.mask[part], one.mask, atol=1e-5, rtol=1e-3)
 
 
+def test_rescaling_brings_back_the_spread_of_both_predictions(words):
+    edit = guidance(cross_until=0.0, self_until=0.0, mask_level=0.0, guidance_scale=5.0, guidance_rescale=0.7)
+    before, after = (edit.denoiser.encode(edit.prepare(pictures(seed), False)) for seed in (0, 1))
+    t, noise = torch.tensor([200, 500, 750]), torch.randn(after.shape)
+    texts = [ViewText(words[prompt], *list(cameras().values())[:2], True) for prompt in (BLUE, RED)]
+    found, _ = edit.difference(after, before, noise, t, *texts)
+    guided = [
+        edit.guided_noise(score.add_noise(x, noise, edit.alpha_bar(t)), t, text)
+        for x, text in zip((after, before), texts, strict=True)
+    ]
+    wanted = distillation.dds_gradient(*guided, edit.weight(t))
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_perp_neg_is_refused(edit, words):
+    mixed = replace(words[BLUE], use_perp_neg=True)
+    with pytest.raises(ConfigError, match="use_perp_neg"):
+        ask(edit, pictures(0), pictures(1), words[RED], mixed)
+
+
 def test_the_gradient_stays_inside_of_the_mask(edit, words):
     before = pictures(0)
     view = list(cameras().values())[:2]
@@ -115,6 +138,16 @@ def test_mistakes_are_named():
         guidance(cross_until=2.0)
     with pytest.raises(UserError, match="no UNet"):
         guidance(pretrained_model_name_or_path="maquette/random-tiny?family=flow")
+
+
+def test_a_unet_whose_attention_cannot_be_controlled_is_refused_when_configured():
+    pixels = load_denoiser("maquette/random-tiny?family=pixel", torch.float32, torch.device("cpu"))
+    with pytest.raises(ConfigError, match=r"pretrained_model_name_or_path[\s\S]*attention"):
+        EditGuidance({"pretrained_model_name_or_path": MODEL}, pixels)
+    bare = load_denoiser("maquette/random-tiny", torch.float32, torch.device("cpu"))
+    bare.unet = torch.nn.Conv2d(4, 4, 1)
+    with pytest.raises(ConfigError, match=r"pretrained_model_name_or_path[\s\S]*attention"):
+        EditGuidance({"pretrained_model_name_or_path": MODEL}, bare)
 
 
 def test_prompts_longer_than_the_text_encoder_are_refused(edit, words):

@@ -16,7 +16,7 @@ from maquette.core.random import StepRandom
 from maquette.core.registry import register
 from maquette.diffusion import distillation, score
 from maquette.diffusion.adapted_text import adapt_text
-from maquette.diffusion.attention import AttentionCapture, attention_sites
+from maquette.diffusion.attention import AttentionCapture, AttentionControl
 from maquette.diffusion.denoiser import Denoiser
 from maquette.diffusion.load import TEXT_PARTS, load_pipeline
 from maquette.diffusion.lora import LoRAFile
@@ -82,7 +82,8 @@ class EditGuidance(LatentGuidance):
         """Load the model and its tokenizer.
 
         Raises:
-            UserError: the model has no UNet whose attention could be controlled.
+            UserError: the model has no UNet.
+            ConfigError: the attention of its UNet cannot be controlled.
         """
         super().configure(denoiser)
         name: str = self.cfg.pretrained_model_name_or_path
@@ -92,11 +93,11 @@ class EditGuidance(LatentGuidance):
                 f"The model {name} cannot edit: it has no UNet whose attention could be carried over.",
                 hint="use a model of the Stable Diffusion 1, 2 or SDXL family",
             )
+        self.watched = self._last_cross_attention(name)
         self.options = type(self).Config.edit_options(self.cfg)
         tokenizer = tokenizer or self._tokenizer(name)
         self.alignment = lru_cache(maxsize=None)(partial(align_prompts, tokenizer))
         self.longest: int = tokenizer.model_max_length
-        self.watched = [site.name for site in attention_sites(self.unet) if site.kind == "cross"][-1]
 
     def __call__(
         self,
@@ -121,7 +122,11 @@ class EditGuidance(LatentGuidance):
 
         Raises:
             UserError: a prompt is longer than the text encoder.
+            ConfigError: a prompt asks for Perp-Neg.
         """
+        if self.cfg.view_dependent_prompting and (prompt_utils.use_perp_neg or source_utils.use_perp_neg):
+            wanted = "false: the words of a view are aligned with those before the edit, not mixed"
+            raise ConfigError("system.prompt_processor.use_perp_neg", True, wanted)
         if max(one.text.hidden.shape[1] for one in (prompt_utils, source_utils)) > self.longest:
             raise UserError(
                 f"An edit aligns prompts that the text encoder reads at once: {self.longest} tokens.",
@@ -172,11 +177,23 @@ class EditGuidance(LatentGuidance):
             )
         text_before, text_after, none_before, none_after = eps.chunk(4)
         gradient = distillation.dds_gradient(
-            score.classifier_free(none_after, text_after, self.scale),
-            score.classifier_free(none_before, text_before, self.scale),
+            self._rescaled(score.classifier_free(none_after, text_after, self.scale), text_after),
+            self._rescaled(score.classifier_free(none_before, text_before, self.scale), text_before),
             self.weight(t),
         )
         return gradient, self._mask(seen.average(latents.shape[-1]), alignments)
+
+    def _last_cross_attention(self, name: str) -> str:
+        try:
+            control = AttentionControl(self.unet, lambda maps: maps.probabilities)
+        except UserError as err:
+            expected = f"a model whose attention can be carried over ({err.summary})"
+            raise ConfigError(f"{KEY}.pretrained_model_name_or_path", name, expected) from err
+        cross = [site.name for site in control.sites if site.kind == "cross"]
+        if not cross:
+            expected = "a model that reads its text by cross-attention: Stable Diffusion 1, 2 or SDXL"
+            raise ConfigError(f"{KEY}.pretrained_model_name_or_path", name, expected)
+        return cross[-1]
 
     def _tokenizer(self, name: str) -> Any:
         """The model's, with the words that adapters brought."""
