@@ -99,6 +99,12 @@ def test_an_evaluation_says_where_the_cameras_are(reference):
     assert shown.imgs_final.shape == (2, 32, 32, 3)
 
 
+def test_a_step_never_waits_for_the_angles_of_its_cameras(reference, monkeypatch):
+    guidance = ideal(reference)
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda one: pytest.fail("angles were read"))
+    assert len(guidance.told(None, **MODEL.cameras()).cameras) == 3
+
+
 def test_a_reference_is_a_square_on_white(tmp_path):
     picture = torch.zeros(2, 4, 4)
     picture[:, 1:, 3] = 1.0

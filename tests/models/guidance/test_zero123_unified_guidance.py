@@ -1,11 +1,14 @@
 import pytest
 import torch
+from diffusers.models.attention_processor import AttnProcessor2_0
 
 from maquette.core.errors import ConfigError, MissingFileError
 from maquette.core.random import RandomStreams
 from maquette.core.registry import find
 from maquette.diffusion import score
+from maquette.diffusion.attention_processors import SlicedAttention
 from maquette.io.images import write_image
+from maquette.models.guidance import zero123_unified
 from maquette.models.guidance.zero123 import Zero123Guidance
 from maquette.models.guidance.zero123_unified import Zero123UnifiedGuidance
 
@@ -64,6 +67,18 @@ def test_a_batch_is_its_samples(reference, kind):
 def test_an_evaluation_says_where_the_cameras_are(reference):
     _, out = ask(make(reference, max_items_eval=2, eval_steps=2), guidance_eval=True)
     assert out.eval.texts == ["e0 a90 c1.20", "e20 a0 c1.50"]
+
+
+def test_adapters_become_part_of_the_model_before_memory_options_act(reference, monkeypatch):
+    seen = []
+
+    def fuse(unet, adapters, fuse):
+        seen.append(([one.path for one in adapters], {type(one) for one in unet.attn_processors.values()}))
+
+    monkeypatch.setattr(zero123_unified, "load_adapters", fuse)
+    guidance = make(reference, lora=["a.safetensors"], memory="slicing")
+    assert seen == [(["a.safetensors"], {AttnProcessor2_0})]
+    assert {type(one) for one in guidance.denoiser.unet.attn_processors.values()} == {SlicedAttention}
 
 
 def test_what_cannot_be_used_is_named(reference):

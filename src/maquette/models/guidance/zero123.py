@@ -24,12 +24,12 @@ class PictureView(ViewCondition):
     """The reference picture, and where B cameras stand as seen from its own."""
 
     condition: PictureCondition
-    words: list[str]
-    """For each camera."""
+    cameras: Float[Tensor, "B 3"]
+    """Elevation and azimuth in degrees, and distance."""
 
     def first(self, n: int) -> "PictureView":
         """That of the first n pictures."""
-        return PictureView(self.condition[:n], self.words[:n])
+        return PictureView(self.condition[:n], self.cameras[:n])
 
     def encoding(self) -> ConditionedEncoding:
         """2B rows [cond; uncond]; without a picture everything is zero."""
@@ -41,7 +41,7 @@ class PictureView(ViewCondition):
 
     def prompts(self) -> list[str]:
         """The cameras in words."""
-        return self.words
+        return [f"e{e:.0f} a{a:.0f} c{c:.2f}" for e, a, c in self.cameras.tolist()]
 
 
 @dataclass(kw_only=True)
@@ -97,10 +97,9 @@ class Reference:
             from_distance=self.distance,
             stable=self.stable,
         )
-        numbers = torch.stack([elevation, azimuth, distances], dim=1).tolist()
-        words = [f"e{e:.0f} a{a:.0f} c{c:.2f}" for e, a, c in numbers]
         camera = camera.to(self.embedding.device)
-        return PictureView(self.denoiser.condition(self.embedding, self.latents, camera), words)
+        cameras = torch.stack([elevation, azimuth, distances], dim=1)
+        return PictureView(self.denoiser.condition(self.embedding, self.latents, camera), cameras)
 
 
 @register("zero123-guidance")

@@ -12,6 +12,7 @@ from maquette.diffusion.denoiser import load_denoiser, weights_dtype
 from maquette.diffusion.families.kinds import of_family
 from maquette.diffusion.families.zero123 import Zero123Denoiser
 from maquette.diffusion.lora import LoRAFile, load_adapters
+from maquette.diffusion.memory import NOTHING, Memory, apply_memory
 from maquette.models.guidance.base import KEY
 from maquette.models.guidance.conditioned import check_family
 from maquette.models.guidance.memory_options import memory_settings
@@ -62,7 +63,7 @@ class FlatPictureView(PictureView):
 
     def first(self, n: int) -> "FlatPictureView":
         """That of the first n pictures."""
-        return FlatPictureView(self.condition[:n], self.words[:n])
+        return FlatPictureView(self.condition[:n], self.cameras[:n])
 
     def encoding(self) -> TextEncoding:  # type: ignore[override]
         """2B rows [cond; uncond]; without a picture everything is zero."""
@@ -109,7 +110,7 @@ class Zero123UnifiedGuidance(StableDiffusionUnifiedGuidance):
     ) -> FlatPictureView:
         """Where the cameras stand, as seen from that of the reference picture; degrees."""
         seen = self.reference.seen_from(elevation, azimuth, camera_distances)
-        return FlatPictureView(seen.condition, seen.words)
+        return FlatPictureView(seen.condition, seen.cameras)
 
     def plain(self, text: ViewCondition) -> ViewCondition:
         """The model of the renderings is told the same."""
@@ -117,17 +118,25 @@ class Zero123UnifiedGuidance(StableDiffusionUnifiedGuidance):
 
     def _load(self) -> PictureAsText:
         """A model of its own; adapters of the recipe become part of it, beneath the one that trains."""
-        denoiser = self._load_own(self.cfg.pretrained_model_name_or_path)
+        name: str = self.cfg.pretrained_model_name_or_path
+        memory = memory_settings(self.cfg)
+        memory.check(self.device)
         adapters = LoRAFile.parse(self.cfg.lora, f"{KEY}.lora")
-        if adapters:
-            load_adapters(denoiser.unet, adapters, fuse=True)
+        if not adapters:
+            return self._load_own(name)
+        denoiser = self._opened(name, NOTHING)
+        load_adapters(denoiser.unet, adapters, fuse=True)
+        apply_memory(denoiser, memory, self.device)  # an offloaded network could not take the adapters
         return denoiser
 
     def _load_own(self, name: str) -> PictureAsText:
+        return self._opened(name, memory_settings(self.cfg))
+
+    def _opened(self, name: str, memory: Memory) -> PictureAsText:
         name = of_family(name, "zero123")
         check_family(name, "zero123")
         dtype = weights_dtype(self.device, self.cfg.half_precision_weights)
-        return PictureAsText.of(load_denoiser(name, dtype, self.device, memory=memory_settings(self.cfg)))
+        return PictureAsText.of(load_denoiser(name, dtype, self.device, memory=memory))
 
 
 def _flat(encoding: Any) -> TextEncoding:
