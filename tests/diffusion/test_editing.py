@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from maquette.diffusion import editing
 from maquette.diffusion.editing import PictureEdit, edit_pictures
 from maquette.diffusion.prompt_to_prompt import EditOptions
 
@@ -34,3 +35,15 @@ def test_carrying_everything_over_to_the_same_prompt_gives_the_same_picture():
 def test_without_any_control_the_target_is_left_alone():
     edited = edit(options=EditOptions(cross_until=0.0, self_until=0.0))
     torch.testing.assert_close(edited.after, edited.without_control, atol=1e-4, rtol=0)
+
+
+MODELS = [("maquette/random-tiny?encoders=2", True), ("maquette/toyworld", False)]
+
+
+@pytest.mark.parametrize(("model", "zero"), MODELS)
+def test_no_text_is_what_the_model_was_trained_with(model, zero):
+    found = editing._encoded(PictureEdit(model=model, source="a red car", target="a blue car"))
+    assert (found.hidden[:2].count_nonzero() == 0) == zero
+    assert found.hidden[2:].count_nonzero() > 0 and not torch.equal(found.hidden[2], found.hidden[3])
+    if zero:
+        assert found.pooled[:2].count_nonzero() == 0 and found.pooled[2:].count_nonzero() > 0

@@ -18,7 +18,7 @@ from maquette.diffusion.attention import AttentionCapture
 from maquette.diffusion.denoiser import LatentDenoiser, own_denoiser
 from maquette.diffusion.load import load_pipeline
 from maquette.diffusion.prompt_to_prompt import EditOptions, LocalBlend, PromptToPrompt
-from maquette.diffusion.text import TextEncoding, encode_prompts
+from maquette.diffusion.text import TextEncoding, empty_is_zero, encode_prompts
 from maquette.diffusion.word_alignment import align_prompts, token_indices, word_spans
 
 SOURCE, TARGET = 2, 3
@@ -78,7 +78,7 @@ def edit_pictures(edit: PictureEdit, progress: Callable[[int, int], None] | None
     """
     denoiser = own_denoiser(edit.model, torch.float32, current_device())
     tokenizer = load_pipeline(edit.model, parts=("tokenizer",)).tokenizer
-    text = encode_prompts(edit.model, ["", "", edit.source, edit.target]).to(denoiser.device)
+    text = _encoded(edit).to(denoiser.device)
     run = _Run(edit, denoiser, text, progress or (lambda done, total: None))
     alignment = align_prompts(tokenizer, edit.source, edit.target, edit.replace)
     plain = run.pictures()
@@ -138,6 +138,14 @@ class _Run:
     def _levels(self) -> list[int]:
         last = self.denoiser.num_train_timesteps - 1
         return [last * (self.edit.steps - i) // self.edit.steps for i in range(self.edit.steps + 1)]
+
+
+def _encoded(edit: PictureEdit) -> TextEncoding:
+    """Rows of no text twice, the source and the target; no text is zeros for a model that was trained so."""
+    text = encode_prompts(edit.model, ["", "", edit.source, edit.target])
+    if not empty_is_zero(edit.model):
+        return text
+    return TextEncoding.cat([text[:SOURCE].zeros(), text[SOURCE:]])
 
 
 def _blend(edit: PictureEdit, seen: AttentionCapture, tokenizer: object) -> LocalBlend | None:
