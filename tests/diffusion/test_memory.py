@@ -254,3 +254,11 @@ def test_what_has_no_meaning_is_refused(options, key):
 def test_an_unknown_preset_is_refused():
     with pytest.raises(ConfigError, match="sequential"):
         Memory.preset("much")
+
+
+def test_slices_that_a_transformer_does_not_take_are_told(caplog):
+    denoiser = load("maquette/random-tiny?family=flow")
+    apply_memory(denoiser, Memory(vae_slicing=True))
+    assert not caplog.messages
+    apply_memory(denoiser, PRESETS["slicing"])
+    assert "not sliced" in caplog.text and denoiser.vae.use_slicing

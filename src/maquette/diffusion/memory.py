@@ -10,6 +10,7 @@ Every switch leaves the answers as they are, up to rounding, except tiling of pi
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from torch import nn
 from maquette.core.device import is_gpu
 from maquette.core.errors import ConfigError, UserError
 from maquette.diffusion.latent_space import LatentSpace, recomputed
+
+log = logging.getLogger(__name__)
 
 PARTS: Final = (
     "text_encoder",
@@ -131,6 +134,8 @@ def apply_memory(target: Any, memory: Memory, device: torch.device | None = None
         for name in ("unet", "controlnet"):
             if name in found:
                 _attention(found[name], memory, undo)
+        if memory.attention_slice is not None and "transformer" in found:
+            log.warning("A transformer's attention is not sliced: it stays fused.")
         if memory.channels_last:
             _channels_last(found.get("unet", found.get("transformer")), undo)
         if "vae" in found:
