@@ -21,7 +21,8 @@ class StableDiffusionSDIGuidance(StableDiffusionGuidance):
         """The inversion."""
 
         guidance_scale: float = 7.5
-        """s of the step after the inversion."""
+        """s of the step after the inversion: 7.5, as in the ecosystem's recipe. (Its class says 100, and
+        counts from the prediction with the text, so that its s is one less.)"""
         trainer_max_steps: int = 10000
         """The step at which annealing arrives at the lowest level."""
         t_anneal: bool = True
@@ -31,9 +32,10 @@ class StableDiffusionSDIGuidance(StableDiffusionGuidance):
         inversion_guidance_scale: float = -7.5
         """s of the inversion."""
         inversion_n_steps: int = 10
-        """Steps of the inversion."""
+        """Steps of the inversion, evenly from no noise to the level of the step. (The ecosystem's goes up to
+        100 levels further, by a random amount, and maps what it finds back.)"""
         inversion_eta: float = 0.3
-        """Share of fresh noise."""
+        """Share of fresh noise, mixed in once, after the inversion, at constant variance."""
         n_ddim_steps: int = 50
         """Accepted for older recipes; `eval_steps` says how finely `guidance_eval` denoises."""
 
