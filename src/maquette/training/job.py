@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +37,7 @@ from maquette.training.craft import craft_callbacks, prepare
 from maquette.training.distributed import several_processes
 from maquette.training.ema import EMA
 from maquette.training.failures import named_failures
-from maquette.training.loggers import make_loggers
+from maquette.training.loggers import make_log_folders, make_loggers
 from maquette.training.machine import machine, versions
 from maquette.training.optimizers import plain
 from maquette.training.phases import Phases
@@ -65,6 +66,7 @@ def run_job(
     always_export: bool = False,
     again: bool = False,
     tools: Tools = NO_TOOLS,
+    opening: Callable[[], object] | None = None,
 ) -> RunResult:
     """Carry out one recipe; see :func:`maquette.training.run.run`.
 
@@ -72,6 +74,7 @@ def run_job(
         again: the folder holds this run, which has no checkpoint yet: it begins anew.
         always_export: export what an interrupted run has, also where ``training.finish`` lists no export.
         tools: instruments of this run.
+        opening: done before the folder is opened, by the leading process, when nothing is left to refuse.
     """
     job = _Job(cfg, mode, listeners, resume, overwrite, always_export, again, tools)
     with (
@@ -81,7 +84,8 @@ def run_job(
         job.interrupt.listening(),
     ):
         with job.phases.phase("loading"):
-            job.build(raw)
+            job.build()
+            by_leader(lambda: job.open_folder(raw, opening))
         job.train() if mode == "train" else job.evaluate()
         return job.conclude()
 
@@ -115,8 +119,10 @@ class _Job:
         self.checkpoint: dict[str, Any] = {}
         self.files: list[Path] = []
 
-    def build(self, raw: str | Path | None) -> None:
-        """Extensions, seeds, data, system, folder, callbacks, Trainer: in this order."""
+    def build(self) -> None:
+        """Extensions, seeds, data, system, callbacks, Trainer: in this order. No file is touched, so that a
+        mistake in any of them leaves what is in the folder as it was.
+        """
         for path in self.cfg.extensions:
             load_extension(path)
         check_modules(self.cfg)
@@ -132,11 +138,26 @@ class _Job:
         self.system.engine = self.training
         if self.resume is not None:
             check_fits(self.system, self.checkpoint["state_dict"], self.resume)
+        self.system.set_save_dir(self.folder.save)
         if self.mode == "train":
             prepare(self.system, self.training)
-        by_leader(lambda: self._open_folder(raw))
-        self.system.set_save_dir(self.folder.save)
         self.trainer = self._make_trainer()
+        if self.mode == "train":
+            self._try_optimizers()
+
+    def open_folder(self, raw: str | Path | None, opening: Callable[[], object] | None) -> None:
+        """Make the folder ready; what an earlier run has left is removed here, and not before."""
+        if opening is not None:
+            opening()
+        if self.mode == "train":
+            self._make_room()
+        self.folder.create()
+        if self.mode == "train":
+            self.folder.write_configs(self.cfg.to_yaml(), raw)
+            self.folder.write_command()
+            make_log_folders(self.training, self.folder)
+            if self.training.snapshot_code:
+                self.folder.write_code(self.cfg.extensions)
 
     def train(self) -> None:
         """Optimise, then test and export as the recipe says; an interrupted run is only exported."""
@@ -204,16 +225,6 @@ class _Job:
         plugins = [LightningEnvironment()]
         return make_trainer({**settings, "plugins": plugins}, self.training, self.folder, callbacks, [])
 
-    def _open_folder(self, raw: str | Path | None) -> None:
-        if self.mode == "train":
-            self._make_room()
-        self.folder.create()
-        if self.mode == "train":
-            self.folder.write_configs(self.cfg.to_yaml(), raw)
-            self.folder.write_command()
-            if self.training.snapshot_code:
-                self.folder.write_code(self.cfg.extensions)
-
     def _make_room(self) -> None:
         """Tell what a resumed run changes; remove what is in the way."""
         if self.again:
@@ -249,6 +260,11 @@ class _Job:
             *self.tools.callbacks(self.folder),
         ]
         return make_trainer(settings, self.training, self.folder, callbacks, loggers)
+
+    def _try_optimizers(self) -> None:
+        """Find mistakes in them; the Trainer makes its own when files have been written."""
+        with suppress(RuntimeError):  # they ask for something that only the Trainer gives
+            self.system.configure_optimizers()
 
     def _average(self) -> list[EMA]:
         ema = self.training.ema

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -29,7 +29,7 @@ from maquette.training.profiling.tools import NO_TOOLS, Tools
 from maquette.training.result import RunResult
 from maquette.training.resuming import check_finished, newest_checkpoint
 from maquette.training.run_folder import RunFolder, nothing_left_behind
-from maquette.training.trainer import check_trainer
+from maquette.training.trainer import check_trainer, recipe_checkpoints
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,25 @@ def run_stages(
             folder.check_usable(reuse=overwrite or resume)
         if resume:
             _check_finished(stages)
-        by_leader(lambda: _open(cfg, folder, raw, clear=overwrite and not resume))
-        for stage in stages:
-            if not stage.is_done() and _train(stage, stages, listeners, verbose, tools).status != "done":
+        left = stages[_first_open(stages) if resume else 0 :]
+
+        def opening(stage: Stage | None) -> None:
+            if stage in (None, left[0] if left else None):
+                _open(cfg, folder, raw, clear=overwrite and not resume)
+            _clear(stages[stage.index + 1 :] if stage else ())
+
+        if not left:
+            by_leader(lambda: opening(None))
+        for stage in left:
+            checkpoint = newest_checkpoint(stage.folder) if resume else None
+            if _train(stage, checkpoint, opening, listeners, verbose, tools).status != "done":
                 break
         return _concluded(cfg, stages, folder)
+
+
+def _first_open(stages: Sequence[Stage]) -> int:
+    """The first stage that is not done; how many there are if all of them are."""
+    return next((stage.index for stage in stages if not stage.is_done()), len(stages))
 
 
 def _checked(cfg: ExperimentConfig, folder: RunFolder) -> list[Stage]:
@@ -118,6 +132,7 @@ def _checked(cfg: ExperimentConfig, folder: RunFolder) -> list[Stage]:
             check_modules(one)
             training_config(one)
             check_trainer(plain(one.trainer))
+            recipe_checkpoints(plain(one.checkpoint), folder)
         one.run_dir = str(folder.stages / f"{index:02d}-{entry['name']}")
         one.training["snapshot_code"] = False  # it is kept once, for the whole
         stages.append(Stage(index, entry["name"], len(cfg.stages), one))
@@ -146,23 +161,24 @@ def _open(cfg: ExperimentConfig, folder: RunFolder, raw: str | Path | None, clea
 
 def _train(
     stage: Stage,
-    stages: Sequence[Stage],
+    checkpoint: Path | None,
+    opening: Callable[[Stage], None],
     listeners: Sequence[ProgressListener],
     verbose: bool,
     tools: Tools,
 ) -> RunResult:
     """Begin a stage, or go on with it where its checkpoint is."""
-    by_leader(lambda: _clear(stages[stage.index + 1 :]))
     with in_stage(stage.index, stage.name):
         result = run_job(
             stage.cfg,
             "train",
             listeners=[_with_title(one, stage.title) for one in listeners],
-            resume=newest_checkpoint(stage.folder),
+            resume=checkpoint,
             overwrite=True,
             verbose=verbose,
             always_export=True,
             tools=tools,
+            opening=lambda: opening(stage),
         )
     gc.collect()  # a system and its Trainer refer to each other
     release_memory()
