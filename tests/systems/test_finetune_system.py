@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from maquette.core import collectives
 from maquette.core.config import load_config
 from maquette.core.errors import UserError
 from maquette.core.paths import EMBEDDED_PRIOR
@@ -102,6 +103,12 @@ def test_only_missing_pictures_are_made_again(tmp_path):
     store.fill(lambda: pytest.fail("everything is there"))
     other = SampleStore(tmp_path, ["a", "c"], seed=0, steps=1, scale=2.0)
     assert not other.complete
+
+
+def test_the_other_processes_leave_the_pictures_to_the_leading_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(collectives, "is_leader", lambda: False)
+    SampleStore(tmp_path / "x", ["a"], seed=0, steps=1, scale=2.0).fill(lambda: pytest.fail("two write"))
+    assert not (tmp_path / "x").exists()
 
 
 def test_words_without_a_beginning_or_without_a_caption_are_refused(tmp_path):

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +113,9 @@ class FineTune(BaseSystem):
         """Check the captions; have the untouched model make the pictures of the class and of the sheets."""
         self._check_words(self.trainer.datamodule.pictures.captions)
         stores = [self._before(), self._class()]
-        if not all(store.complete for store in stores):
-            pipeline = self._untouched()
-            for store in stores:
-                store.fill(lambda: pipeline)
+        untouched = cache(self._untouched)
+        for store in stores:
+            store.fill(untouched)
         if self.cfg.class_prompts:
             self._class_images, self._class_captions = stores[1].read(), stores[1].prompts
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from maquette.core.collectives import by_leader
 from maquette.core.log import get_logger
 from maquette.core.paths import atomic_path
 from maquette.diffusion.sampling import sample_images
@@ -47,7 +48,20 @@ class SampleStore:
         return self._first_missing() == len(self)
 
     def fill(self, load: Callable[[], Any]) -> None:
-        """Make the pictures that are missing, with the pipeline that `load` gives."""
+        """Make the pictures that are missing, with the pipeline that `load` gives; of several processes the
+        leading one does."""
+        by_leader(lambda: self._fill(load))
+
+    def sample(self, pipeline: Any, start: int = 0, stop: int | None = None) -> Float[Tensor, "N 3 H W"]:
+        """What a pipeline makes of the prompts from one number to another; nothing is kept."""
+        part = self.prompts[start:stop]
+        return sample_images(pipeline, part, self.seed, self.steps, self.scale, BATCH, first=start).cpu()
+
+    def read(self) -> Float[Tensor, "N 3 H W"]:
+        """The pictures, in [0, 1]."""
+        return torch.stack([read_image(self._path(number)).permute(2, 0, 1) for number in range(len(self))])
+
+    def _fill(self, load: Callable[[], Any]) -> None:
         first = self._first_missing()
         if first == len(self):
             return
@@ -58,15 +72,6 @@ class SampleStore:
             images = self.sample(pipeline, start, start + BATCH)
             for number, image in enumerate(images, start=start):
                 write_image(self._path(number), image.permute(1, 2, 0))
-
-    def sample(self, pipeline: Any, start: int = 0, stop: int | None = None) -> Float[Tensor, "N 3 H W"]:
-        """What a pipeline makes of the prompts from one number to another; nothing is kept."""
-        part = self.prompts[start:stop]
-        return sample_images(pipeline, part, self.seed, self.steps, self.scale, BATCH, first=start).cpu()
-
-    def read(self) -> Float[Tensor, "N 3 H W"]:
-        """The pictures, in [0, 1]."""
-        return torch.stack([read_image(self._path(number)).permute(2, 0, 1) for number in range(len(self))])
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:04d}.png"
