@@ -78,7 +78,9 @@ class Mutation:
     def words(self) -> set[str]:
         """Any of which names the key to a reader."""
         last = self.path.rpartition(".")[2]
-        return {last[:-1] + "_", last} if self.kind == "misspell" else {last}
+        if self.kind == "misspell":
+            return {last[:-1] + "_", last}
+        return {last, last.removesuffix("_type") + "."} if last.endswith("_type") else {last}
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,8 @@ def _options(config: type, prefix: str) -> list[str]:
 def _paths(node: Mapping[str, Any], prefix: str = "") -> list[str]:
     found = []
     for key, value in node.items():
+        if "." in key:  # a path of its own, not of this recipe
+            continue
         found.append(f"{prefix}{key}")
         if isinstance(value, dict):
             found += _paths(value, f"{prefix}{key}.")

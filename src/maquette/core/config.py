@@ -38,6 +38,9 @@ FORMAT = "maquette/1"
 COMPUTED_KEYS = ("exp_dir", "trial_name", "trial_dir")
 """Keys that the older framework writes into the configs of its runs, and that follow from others."""
 
+BLOCKS = ("data", "system", "trainer", "training", "checkpoint")
+"""Keys that hold keys."""
+
 TAG_LIMIT = 80
 """Bytes of a tag that go into the name of a run folder."""
 
@@ -154,6 +157,7 @@ def load_config(
         UnknownKeyError, ConfigError, UnknownNameError: the recipe or an override is wrong; the key is named.
     """
     recipe = _read(source)
+    _check_blocks(recipe)
     apply_overrides(recipe, [word for word in overrides if split_override(word)[0] == "stages"])
     entries = take_stages(recipe)
     names = [str(entry["name"]) for entry in entries]
@@ -166,6 +170,31 @@ def load_config(
             changes = difference(config.to_dict(), one.to_dict())
         config.stages.append({"name": names[index], **changes})
     return config
+
+
+def _check_blocks(recipe: DictConfig) -> None:
+    """What holds keys must be a mapping, and what lists things a list, before anything is laid over them.
+
+    Raises:
+        ConfigError: one is something else.
+    """
+    content: Any = OmegaConf.to_container(recipe, resolve=False)
+    system = content.get("system")
+    parts = system if isinstance(system, dict) else {}
+    blocks = {key: content.get(key) for key in BLOCKS}
+    blocks |= {f"system.{part}": parts.get(part) for part in parts if f"{part}_type" in parts}
+    for key, value in blocks.items():
+        if value is not None and not isinstance(value, dict) and not _refers(value):
+            raise ConfigError(key, value, "a mapping of keys to values")
+    for key in ("stages", "extensions"):
+        value = content.get(key)
+        if value is not None and not isinstance(value, list) and not _refers(value):
+            raise ConfigError(key, value, "a list")
+
+
+def _refers(value: Any) -> bool:
+    """Whether a value stands for another one."""
+    return isinstance(value, str) and "${" in value
 
 
 def stage_configs(config: ExperimentConfig) -> list[ExperimentConfig]:

@@ -228,7 +228,8 @@ class BaseLift3DSystem(Guided, BaseSystem):
         path = self.cfg.geometry_convert_from
         if not path or self.cfg.weights is not None or self.resumed:
             return None
-        return Origin.read(path)
+        with asked_for_by("system.geometry_convert_from"):
+            return Origin.read(path)
 
     def _converted(self, origin: Origin) -> Any:
         cfg = self.cfg
