@@ -40,7 +40,9 @@ class ProcessLost(RunFailed):
     """Another process of the run has ended, and this one cannot go on without it."""
 
     def __init__(self) -> None:
-        super().__init__("Another process of this run has ended.", hint="see what it said; then resume the run")
+        super().__init__(
+            "Another process of this run has ended.", hint="see what it said; then resume the run"
+        )
 
 
 class CollapseError(RunFailed):
