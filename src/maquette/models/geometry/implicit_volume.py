@@ -16,7 +16,6 @@ from maquette.models.geometry.base import BaseGeometry, GeometryOutput, is_numbe
 from maquette.models.geometry.density_field import DensityField, blob_dreamfusion, blob_magic3d
 from maquette.models.geometry.field_fit import fit, points_in_box
 from maquette.models.geometry.slopes import NORMAL_TYPES
-from maquette.models.geometry.slopes import NORMAL_TYPES
 from maquette.models.networks import get_encoding, get_mlp
 from maquette.models.networks.config import default_encoding, default_network
 from maquette.models.networks.hash_grid import HashGrid
