@@ -11,6 +11,7 @@ from maquette.core.errors import ConfigError
 from maquette.core.registry import registry
 from maquette.io.images import read_image, write_image
 from maquette.models.guidance.base import GuidanceOutput
+from maquette.systems.playground_2d import of_one_model
 from maquette.training.run import run
 
 COLORS = {0: (0.9, 0.1, 0.1), 180: (0.1, 0.1, 0.9)}
@@ -131,6 +132,33 @@ def test_a_start_is_what_the_pictures_begin_as(colors, tmp_path):
     run(plain(tmp_path / "run", *start), "train")
     found = read_image(tmp_path / "run" / "save" / "it1-export" / "0.png")
     torch.testing.assert_close(found, read_image(picture).clamp(0.01, 0.99), atol=1 / 255, rtol=0)
+
+
+@pytest.mark.parametrize("more", [[], ["system.cond_image=SECOND"]])
+def test_a_run_that_has_begun_needs_its_start_no_more(colors, tmp_path, more):
+    picture, second = (
+        write_image(tmp_path / name, torch.rand(6, 6, 3)) for name in ("start.png", "second.png")
+    )
+    words = [f"system.start={picture}", *(one.replace("SECOND", str(second)) for one in more)]
+    run(plain(tmp_path / "run", *words, "trainer.max_steps=1"), "train")
+    made, last = (tmp_path / "run" / one for one in ("save/it1-export/0.png", "ckpts/last.ckpt"))
+    before = read_image(made)
+    picture.unlink()
+    run(plain(tmp_path / "run", *words, "trainer.max_steps=2"), "train", resume=last)
+    second.unlink()
+    made.unlink()
+    result = run(plain(tmp_path / "run", *words, "trainer.max_steps=2"), "export", resume=last)
+    assert result.files and not torch.equal(read_image(made.parents[1] / "it2-export" / "0.png"), before)
+
+
+def test_the_model_of_a_guidance_is_that_of_the_words_whatever_its_name():
+    both = {"pretrained_model_name_or_path": "maquette/toyworld"}
+    guidance, words = of_one_model({**both, "ip2p_name_or_path": "mine"}, both)
+    assert guidance["pretrained_model_name_or_path"] == "mine" == words["pretrained_model_name_or_path"]
+    guidance, words = of_one_model({"ip2p_name_or_path": "mine"}, both)
+    assert guidance == {"ip2p_name_or_path": "mine"} and words == both
+    with pytest.raises(ConfigError, match="ControlNet belongs to"):
+        of_one_model({**both, "controlnet_name_or_path": "mine"}, both)
 
 
 @pytest.mark.parametrize(

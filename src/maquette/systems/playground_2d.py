@@ -1,5 +1,6 @@
 """The quickest way to look at a guidance: plain pictures, or latents, optimised under it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from maquette.core.errors import ConfigError
+from maquette.core.paths import EMBEDDED_PRIOR
 from maquette.core.registry import find
 from maquette.io.images import read_image, write_image
 from maquette.models.networks.init import init_parameters
@@ -23,6 +25,8 @@ COLUMNS = 8
 """Pictures in a row of it."""
 PREVIEW = 256
 """Smallest height of the final picture at the top of the run folder, pixels."""
+MODEL = "pretrained_model_name_or_path"
+"""What guidances and prompt processors call the model."""
 FLAT = 0.02
 """Spread of the values from which pixels start: grey."""
 
@@ -101,17 +105,17 @@ class Playground2D(Guided, BaseSystem):
     def configure(self) -> None:
         """Build the guidance, which knows the sizes, and the pictures."""
         cfg = self.cfg
-        self.guidance = find(cfg.guidance_type, "guidance")(cfg.guidance)
+        guidance, processor = of_one_model(cfg.guidance, cfg.prompt_processor)
+        self.guidance = find(cfg.guidance_type, "guidance")(guidance)
         words = cfg.prompt_processor_type if self.mode == "train" else ""
-        self.prompt_processor = find(words, "prompt-processor")(cfg.prompt_processor) if words else None
+        self.prompt_processor = find(words, "prompt-processor")(processor) if words else None
         self.add_updateable(self.guidance, self.prompt_processor)
         self.prompt_utils: Any = None
         self.canvas = self._canvas()
         init_parameters(self, self.streams.seed)
-        if cfg.start is not None:
-            self.canvas.begin_with(self._fitting(_picture(cfg.start)))
-        second = cfg.cond_image or cfg.start
-        self.second = {} if second is None else {"cond_rgb": _picture(second)}
+        self.second: dict[str, Tensor] = {}
+        if self.mode == "train":
+            self._read_pictures()
         self._check_all_trained()
 
     def loss_weight(self, name: str) -> float:
@@ -187,6 +191,18 @@ class Playground2D(Guided, BaseSystem):
 
     # building -----------------------------------------------------------------------------------------------
 
+    def _read_pictures(self) -> None:
+        """The picture to begin with, and the second one. A run that goes on has begun; where the one was the
+        other too and is gone, a guidance that needs it says so.
+        """
+        start = self.cfg.start
+        if start is not None and not self.resumed:
+            self.canvas.begin_with(self._fitting(_picture(start)))
+        gone = self.resumed and start is not None and not Path(start).is_file()
+        second = self.cfg.cond_image or (None if gone else start)
+        if second is not None:
+            self.second = {"cond_rgb": _picture(second)}
+
     def _canvas(self) -> Canvas:
         cfg, latents = self.cfg, self.cfg.optimise == "latents"
         model = getattr(self.guidance, "denoiser", None)
@@ -219,6 +235,27 @@ class Playground2D(Guided, BaseSystem):
                 "canvas and guidance: this guidance trains a model along",
                 "add system.optimizer.params.guidance.lr=0.001",
             )
+
+
+def of_one_model(
+    guidance: Mapping[str, Any], processor: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configs of guidance and prompt processor, where the recipe gives both the same model, after a name
+    for it that only the guidance knows (`ip2p_name_or_path`).
+
+    Raises:
+        ConfigError: there is a ControlNet for the embedded prior.
+    """
+    model = guidance.get("ip2p_name_or_path")
+    if model and MODEL in processor and guidance.get(MODEL) == processor[MODEL]:
+        return {**guidance, MODEL: model}, {**processor, MODEL: model}
+    if guidance.get("controlnet_name_or_path") and guidance.get(MODEL) == EMBEDDED_PRIOR:
+        raise ConfigError(
+            f"system.prompt_processor.{MODEL}",
+            EMBEDDED_PRIOR,
+            "the model that the ControlNet belongs to, a Stable Diffusion 1 or 2",
+        )
+    return dict(guidance), dict(processor)
 
 
 def _picture(path: str) -> Float[Tensor, "1 H W 3"]:
