@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from maquette.core.errors import UserError
 from maquette.diffusion.adapted_text import adapt_text
 from maquette.diffusion.load import IMAGE_PARTS, TEXT_PARTS, load_pipeline
 from maquette.diffusion.lora import (
@@ -17,6 +18,7 @@ from maquette.diffusion.lora import (
     load_adapter,
     save_adapter,
 )
+from maquette.diffusion.new_words import WORDS_FILE, save_words
 
 ONE, TWO = "maquette/random-tiny", "maquette/random-tiny?encoders=2"
 
@@ -117,3 +119,10 @@ def test_both_text_encoders_and_the_unet_of_an_adapter_from_kohyas_scripts(of_sd
     found, expected = adapter_parameters(pipeline.unet), adapter_parameters(adapted.unet)
     assert found.keys() == expected.keys()
     assert all(torch.equal(one, expected[name]) for name, one in found.items())
+
+
+def test_new_words_for_one_text_encoder_are_refused_by_a_model_with_two(of_sdxl):
+    path, _ = of_sdxl
+    save_words(path.parent / WORDS_FILE, {"<new1>": torch.zeros(32)})
+    with pytest.raises(UserError, match="one text encoder"):
+        adapt_text(load_pipeline(TWO), [LoRAFile(path=str(path))])

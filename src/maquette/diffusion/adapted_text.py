@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from maquette.core.errors import UserError
 from maquette.diffusion.load import quiet_libraries
 from maquette.diffusion.lora import ADAPTER_FILE, TEXT_PREFIX, LoRAFile, load_text_adapter
 from maquette.diffusion.new_words import WORDS_FILE, add_words, read_words
@@ -23,7 +24,8 @@ def adapt_text(pipeline: Any, files: Sequence[LoRAFile]) -> None:
     UNet alone changes nothing.
 
     Raises:
-        MissingFileError, ModelUnavailableError, UserError: as `load_adapter`.
+        MissingFileError, ModelUnavailableError, UserError: as `load_adapter`; or there are new words for one
+            text encoder, and two here.
     """
     encoders = {part: pipeline.components.get(part) for part in TEXT_ENCODERS}
     for number, one in enumerate(files):
@@ -33,6 +35,11 @@ def adapt_text(pipeline: Any, files: Sequence[LoRAFile]) -> None:
                     load_text_adapter(encoder, one.path, f"lora{number}", one.scale, part)
         path = words_path(one.path)
         if path is not None:
+            if encoders[TEXT_ENCODERS[1]] is not None:
+                raise UserError(
+                    f"The new words in {path} were learned for a model with one text encoder.",
+                    ["this one has two"],
+                )
             add_words(pipeline.tokenizer, pipeline.text_encoder, read_words(path))
 
 
