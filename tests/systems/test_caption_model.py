@@ -9,17 +9,20 @@ from transformers import pipeline
 
 from maquette.core.config import load_config
 from maquette.core.errors import ConfigError
+from maquette.core.loading import load_checkpoint
 from maquette.core.random import RandomStreams
 from maquette.data.base import Place
 from maquette.data.toyworld.caption_data import CaptionDataModule, Captions, KeyedBatches
 from maquette.diffusion.caption_model import (
     build_caption_model,
     build_caption_tokenizer,
+    load_caption_model,
     next_token_loss,
     tokenize_captions,
 )
 from maquette.systems.caption_model import CaptionModel
 from maquette.training.run import run
+from maquette.training.weights import averaged_state
 
 WORDS = ["a", "red", "blue", "car", "view", "front"]
 
@@ -46,6 +49,15 @@ def test_what_it_left_is_what_it_read_back(trained: Path) -> None:
     samples = json.loads((trained / "save" / "samples.json").read_text())
     assert samples.keys() == {"a red", "an orange car,", "a"}
     assert all(text.startswith(beginning) for beginning, text in samples.items())
+
+
+def test_what_it_left_is_the_running_average(trained: Path) -> None:
+    content = load_checkpoint(trained / "ckpts" / "last.ckpt")
+    wanted = averaged_state(content)
+    kept, _ = load_caption_model(trained / "caption-model")
+    parameters = dict(kept.named_parameters(prefix="network"))
+    assert parameters and all(torch.equal(one, wanted[name]) for name, one in parameters.items())
+    assert any(not torch.equal(one, content["state_dict"][name]) for name, one in parameters.items())
 
 
 def test_padding_changes_nothing_and_a_word_sees_only_those_before_it() -> None:

@@ -21,6 +21,7 @@ from maquette.core.errors import (
 )
 from maquette.core.loading import load_checkpoint
 from maquette.training.run import run
+from maquette.training.weights import averaged_state
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -104,7 +105,11 @@ def test_average_is_what_is_evaluated_and_is_in_the_checkpoint(toy: Any, tmp_pat
     assert not torch.equal(average, content["state_dict"]["inner.weight"])
     saved = json.loads((tmp_path / "run" / "save" / "answer.json").read_text())
     assert saved["weight"] == average.tolist()
+    products = tmp_path / "run" / "answer.txt"
+    assert products.read_text() == str(averaged_state(content)["inner.weight"].tolist())
+    products.unlink()
     run(toy(*settings), "export", resume=tmp_path / "run" / "ckpts" / "last.ckpt")
+    assert products.read_text() == str(averaged_state(content)["inner.weight"].tolist())
     again = json.loads((tmp_path / "run" / "save" / "answer.json").read_text())
     assert again == saved
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -118,6 +120,15 @@ class EMA(Callback):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the weights back."""
         self._leave(pl_module)
+
+    @contextmanager
+    def evaluated(self, model: nn.Module) -> Iterator[None]:
+        """The model has the average inside the block, wherever that stands between the Trainer's calls."""
+        self._enter(model)
+        try:
+            yield
+        finally:
+            self._leave(model)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Never leave the average in the model, or a checkpoint would take it for the weights."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -213,15 +213,16 @@ class _Job:
         trainer = self.trainer if world_size() == 1 else self._lone_trainer()
         with self.phases.phase("exporting"):
             trainer.predict(self.system, datamodule=self.data, return_predictions=False)
-        with self.phases.phase("rendering"):
+        with self.phases.phase("rendering"), ExitStack() as stack:
+            for average in self._kept_averages():
+                stack.enter_context(average.evaluated(self.system))
             self.files += self.system.finish(self.folder.root)
 
     def _lone_trainer(self) -> Trainer:
         """A Trainer of this process alone, for the weights as they are."""
         self.system.set_resume_status(self.system.true_current_epoch, self.system.true_global_step)
-        average = [one for one in self.trainer.callbacks if isinstance(one, EMA)]
         settings = {**plain(self.cfg.trainer), "devices": 1, "strategy": "auto", "num_nodes": 1}
-        callbacks = [StepFrame(self.cfg.seed), self.interrupt, *average]
+        callbacks = [StepFrame(self.cfg.seed), self.interrupt, *self._kept_averages()]
         plugins = [LightningEnvironment()]
         return make_trainer({**settings, "plugins": plugins}, self.training, self.folder, callbacks, [])
 
@@ -270,10 +271,12 @@ class _Job:
         ema = self.training.ema
         return [EMA(ema.decay, ema.every)] if ema.enabled else []
 
+    def _kept_averages(self) -> list[EMA]:
+        return [one for one in self.trainer.callbacks if isinstance(one, EMA)]
+
     def _restore_average(self, checkpoint: dict[str, Any]) -> None:
-        for callback in self.trainer.callbacks:  # the Trainer restores callbacks only for training
-            if isinstance(callback, EMA):
-                callback.load_state_dict(checkpoint.get("callbacks", {}).get(callback.state_key, {}))
+        for average in self._kept_averages():  # the Trainer restores callbacks only for training
+            average.load_state_dict(checkpoint.get("callbacks", {}).get(average.state_key, {}))
 
     def _does(self, step: str) -> bool:
         return getattr(type(self.system), step) is not getattr(LightningModule, step)
