@@ -89,7 +89,7 @@ def accelerator_facts() -> dict[str, str]:
     facts = {"torch is built for": built, "driver": _driver(), "GPU": ""}
     if torch.cuda.is_available():
         facts |= {f"GPU {i}": _gpu_facts(i) for i in range(gpu_count())}
-        facts["cuDNN"] = str(torch.backends.cudnn.version() or "")
+        facts["cuDNN"] = str(torch.backends.cudnn.version() or "")  # type: ignore[no-untyped-call]
     elif built == "the CPU only":
         facts["GPU"] = "none for this torch; https://pytorch.org/get-started has builds for GPUs"
     else:
@@ -184,5 +184,5 @@ def kernel_device(device: torch.device | str) -> str:
 
 def seed_accelerator(seed: int) -> None:
     """Seed the present GPU's global generator, if one is in use; costs nothing without."""
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed(seed)
