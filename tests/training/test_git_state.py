@@ -37,6 +37,18 @@ def test_commit_and_difference_are_kept(source: Path, tmp_path: Path) -> None:
         assert "-a = 1\n+a = 2\n" in (code / name).read_text()
 
 
+def test_difference_is_plain_and_goes_with_the_changes(source: Path, tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    git(source, "config", "color.ui", "always")
+    git(source, "config", "diff.external", "echo other")
+    (source / "model.py").write_text("a = 2\n")
+    write_git_state(source, code)
+    assert "\n-a = 1\n+a = 2\n" in (code / "mine.diff").read_text()
+    (source / "model.py").write_text("a = 1\n")
+    write_git_state(source, code)
+    assert not (code / "mine.diff").exists() and (code / "mine.commit").exists()
+
+
 def test_source_that_no_repository_has_leaves_nothing(source: Path, tmp_path: Path) -> None:
     (tmp_path / "loose.py").write_text("b = 1\n")
     (source / "unknown.py").write_text("b = 1\n")

@@ -20,10 +20,14 @@ def write_git_state(source: Path, target: Path) -> None:
     commit = _git(folder, "rev-parse", "HEAD") if _git(folder, "ls-files", "--", name) else None
     if not commit:
         return
-    for suffix, text in (("commit", commit), ("diff", _git(folder, "diff", "HEAD", "--", name))):
+    changes = _git(folder, "diff", "--no-ext-diff", "--no-color", "HEAD", "--", name)
+    for suffix, text in (("commit", commit), ("diff", changes)):
+        path = target / f"{source.stem}.{suffix}"
         if text:
-            with atomic_path(target / f"{source.stem}.{suffix}") as temporary:
+            with atomic_path(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
+        else:
+            path.unlink(missing_ok=True)  # of the run before
 
 
 def _git(folder: Path, *words: str) -> str | None:
