@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maquette.core.paths import unfinished_name
 from maquette.diffusion.embedded import build_vae
 from maquette.diffusion.prior_losses import as_input, autoencoder_terms, prepare_autoencoder
 from maquette.training.base_system import BaseSystem
@@ -75,10 +76,17 @@ class PriorVAE(BaseSystem):
 
 
 def move_to_top(source: Path, folder: Path) -> list[Path]:
-    """Move an exported folder to the top of the run, over an older one; its weight files."""
+    """Move an exported folder to the top of the run, over an older one; its weight files.
+
+    Killed at any moment, it leaves the new folder whole, here or where it was, and no mixture of the two.
+    """
     target = folder / source.name
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.move(source, target)
+    if target.exists():
+        old = target.rename(folder / unfinished_name(target))
+        source.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        source.rename(target)
     return sorted(target.rglob("*.safetensors"))
 
 

@@ -24,7 +24,7 @@ CONTENT = (
     "stages", "ckpts", "configs", "code", "tb_logs", "csv_logs", "wandb_logs", "save",
     "attribution", "edit", "samples", "profiling",
     "pytorch_lora_weights.safetensors", "learned_embeds.safetensors", "pipeline", "samples.png",
-    "caption-model",
+    "caption-model", "classifier.safetensors", "vae", "prior",
     "cmd.txt", "config.yaml", "run.json", "run-*.json", "error.log",
     "mesh.glb", "turntable.mp4", "preview.png", "mesh.report.json",
 )  # fmt: skip
