@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ OURS = {
     "default_root_dir": "exp_root_dir, or --out",
     "accelerator": "CUDA_VISIBLE_DEVICES",
     "deterministic": "training.deterministic",
+    "max_time": "training.time_budget, which tests and exports afterwards",
 }
 """Keys of the Trainer that the engine sets itself, and what to use in their place."""
 
@@ -125,6 +127,8 @@ def recipe_checkpoints(config: Mapping[str, Any], folder: RunFolder) -> list[Cal
     if not config:
         return []
     settings = {key: value for key, value in config.items() if key != "save_last"}
+    if isinstance(settings.get("filename"), str):
+        settings |= _flat_names(settings["filename"], settings.get("auto_insert_metric_name", True))
     if settings.get("train_time_interval") is not None:
         seconds = seconds_of("checkpoint.train_time_interval", settings["train_time_interval"])
         settings["train_time_interval"] = timedelta(seconds=seconds or 0.0)
@@ -132,6 +136,24 @@ def recipe_checkpoints(config: Mapping[str, Any], folder: RunFolder) -> list[Cal
         return [ModelCheckpoint(dirpath=folder.ckpts, **settings)]
     except (TypeError, ValueError, MisconfigurationException) as err:
         raise ConfigError("checkpoint", dict(config), f"arguments of ModelCheckpoint ({err})") from err
+
+
+def _flat_names(filename: str, named: bool) -> dict[str, Any]:
+    """Names of checkpoints that are no paths: metrics have a slash in theirs, and everybody looks for
+    checkpoints in ``ckpts`` itself.
+    """
+
+    def shown(name: str) -> str:
+        return name.replace("/", "-")
+
+    parts = re.split(r"(\{[^}]*\})", filename)
+    metrics = [re.split(r"[:}]", part[1:])[0] for part in parts[1::2]]
+    texts = [shown(text) for text in parts[::2]]
+    groups = [
+        f"{shown(name)}={part}" if named else part for name, part in zip(metrics, parts[1::2], strict=True)
+    ]
+    flat = "".join(text + group for text, group in zip(texts, [*groups, ""], strict=True))
+    return {"filename": flat, "auto_insert_metric_name": False}
 
 
 @contextmanager

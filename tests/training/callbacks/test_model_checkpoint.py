@@ -1,5 +1,6 @@
 """The `checkpoint:` block: when, which, what, and under which names."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from maquette.core.loading import load_checkpoint
 from maquette.training.run import run
+from maquette.training.run_folder import RunFolder
 
 
 def left(folder: Path) -> list[str]:
@@ -45,6 +47,24 @@ def test_the_best_are_kept_and_named_by_their_metric(toy: Any, tmp_path: Path) -
         assert content["global_step"] == int(name[1]) and float(state["current_score"]) == pytest.approx(
             value, abs=1e-3
         )
+
+
+@pytest.mark.parametrize(
+    ("filename", "named", "name"),
+    [
+        ("{step}-{train/loss:.3f}", True, r"step=4-train-loss=\d\.\d{3}\.ckpt"),
+        ("{step}-{train/loss:.3f}", False, r"4-\d\.\d{3}\.ckpt"),
+        ("best/of-{step:03d}", True, r"best-of-step=004\.ckpt"),
+    ],
+)
+def test_names_of_metrics_make_no_folders(
+    toy: Any, tmp_path: Path, filename: str, named: bool, name: str
+) -> None:
+    config = toy("checkpoint.every_n_train_steps=4", "training.finish=[]")
+    config.checkpoint.update(filename=filename, auto_insert_metric_name=named)
+    run(config, "train")
+    found = [path.name for path in RunFolder(tmp_path / "run").checkpoints if path.name != "last.ckpt"]
+    assert len(found) == 1 and re.fullmatch(name, found[0])
 
 
 def test_weights_only_has_no_optimizer(toy: Any, tmp_path: Path) -> None:
