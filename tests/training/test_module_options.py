@@ -95,7 +95,7 @@ def test_a_part_in_evaluation_mode_is_trained_through(caplog: pytest.LogCaptureF
     use_gradient_checkpointing(net, ["body"])
     net(torch.randn(1, 3, 4, 4)).sum().backward()
     assert len(runs) == 2 and not caplog.records
-    net.head.eval().gradient_checkpointing_enable = lambda: None  # type: ignore[assignment]
+    net.head.eval().gradient_checkpointing_enable = lambda **kwargs: None  # type: ignore[assignment]
     use_gradient_checkpointing(net, ["head"])
     assert "head is in evaluation mode" in caplog.text
 

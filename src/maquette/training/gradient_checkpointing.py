@@ -16,8 +16,12 @@ from maquette.training.patterns import module_at
 log = get_logger(__name__)
 
 KEY = "training.gradient_checkpointing"
-OWN_WAYS = ("enable_gradient_checkpointing", "gradient_checkpointing_enable")
-"""Methods of models (of diffusers, of transformers) that know themselves where to cut."""
+OWN_WAYS: dict[str, dict[str, Any]] = {
+    "enable_gradient_checkpointing": {},
+    "gradient_checkpointing_enable": {"gradient_checkpointing_kwargs": {"use_reentrant": False}},
+}
+"""Methods of models (of diffusers, of transformers) that know themselves where to cut; by default those of
+transformers drop the gradients of a block whose inputs need none."""
 
 
 def use_gradient_checkpointing(model: nn.Module, paths: Sequence[str]) -> None:
@@ -32,9 +36,9 @@ def use_gradient_checkpointing(model: nn.Module, paths: Sequence[str]) -> None:
     """
     for i, path in enumerate(paths):
         module = module_at(model, path, f"{KEY}[{i}]")
-        own = next((getattr(module, name) for name in OWN_WAYS if hasattr(module, name)), None)
-        if own is not None:
-            own()
+        way = next((name for name in OWN_WAYS if hasattr(module, name)), None)
+        if way is not None:
+            getattr(module, way)(**OWN_WAYS[way])
             if not module.training:
                 log.warning("%s[%d]: %s is in evaluation mode, where it forgets nothing", KEY, i, path)
         else:
