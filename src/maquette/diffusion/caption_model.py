@@ -78,7 +78,7 @@ def next_token_loss(
     model: nn.Module, ids: Int[Tensor, "B T"], counts: Int[Tensor, "B T"], smoothing: float = 0.0
 ) -> Float[Tensor, ""]:
     """Mean cross entropy, in nats a token, of each token given those before it."""
-    logits = model(input_ids=ids, attention_mask=counts).logits[:, :-1]
+    logits = model(input_ids=ids, attention_mask=counts, use_cache=False).logits[:, :-1]
     labels = ids[:, 1:].masked_fill(counts[:, 1:] == 0, IGNORED)
     total = F.cross_entropy(
         logits.flatten(0, 1),
