@@ -31,9 +31,11 @@ class Tools:
     """Scalars read, and tensors copied, in some steps, by the line that does it: ``sync.txt``."""
 
     def callbacks(self, folder: RunFolder) -> list[Callback]:
-        """Those that work between the steps; they come after all others."""
+        """Those that work between the steps; they come after all others. The recording begins when the audit
+        is over, which would be seen in it.
+        """
         target = folder.root / FOLDER
-        skipped = SKIPPED + AUDITED + 1 if self.sync_audit else SKIPPED  # one after the other
+        skipped = SKIPPED + AUDITED + 1 if self.sync_audit else SKIPPED
         recorder = [Recorder(target, self.profile, self.memory_snapshot, skipped)]
         return [
             *([AnomalyMode()] if self.detect_anomaly else []),
