@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from maquette.core.errors import UserError
-from maquette.diffusion.load import quiet_libraries
 from maquette.diffusion.lora import ADAPTER_FILE, TEXT_PREFIX, LoRAFile, load_text_adapter
 from maquette.diffusion.new_words import WORDS_FILE, add_words, read_words
 
@@ -31,8 +30,7 @@ def adapt_text(pipeline: Any, files: Sequence[LoRAFile]) -> None:
     for number, one in enumerate(files):
         for part, encoder in encoders.items():
             if encoder is not None:
-                with quiet_libraries():
-                    load_text_adapter(encoder, one.path, f"lora{number}", one.scale, part)
+                load_text_adapter(encoder, one.path, f"lora{number}", one.scale, part)
         path = words_path(one.path)
         if path is not None:
             if encoders[TEXT_ENCODERS[1]] is not None:

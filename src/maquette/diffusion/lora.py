@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from torch import nn
 
 from maquette.core.errors import MissingFileError, ModelUnavailableError, UserError
 from maquette.core.paths import atomic_path
+from maquette.diffusion.load import quiet_libraries
 
 RANK: Final = 4
 """Rank of an adapter unless asked otherwise."""
@@ -176,7 +178,7 @@ def load_adapter(unet: nn.Module, source: Path | str, name: str = "default", sca
     weights, alphas = _read(source, unet.config)
     used = active_scales(unet)
     try:
-        with _several_meant():
+        with _quiet_loading():
             StableDiffusionPipeline.load_lora_into_unet(weights, alphas, unet, adapter_name=name)
     except (RuntimeError, ValueError, KeyError) as err:
         raise _misfit(source, err) from err
@@ -228,7 +230,7 @@ def load_text_adapter(
         return False
     used = active_scales(encoder)
     try:
-        with _several_meant():
+        with _quiet_loading():
             StableDiffusionPipeline.load_lora_into_text_encoder(
                 weights, alphas, encoder, prefix=part, adapter_name=name
             )
@@ -260,11 +262,18 @@ def _set_text_scales(encoder: Any, scales: Mapping[str, float]) -> None:
 
 
 @contextmanager
-def _several_meant() -> Iterator[None]:
-    """A second adapter beside a first one is no reason for a warning."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Already found a `peft_config`")
-        yield
+def _quiet_loading() -> Iterator[None]:
+    """No warning that there are several adapters, which is meant, and no list of all layers that do not fit
+    before the error that says so.
+    """
+    loader = logging.getLogger("diffusers.loaders.peft")
+    disabled, loader.disabled = loader.disabled, True
+    try:
+        with quiet_libraries(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")
+            yield
+    finally:
+        loader.disabled = disabled
 
 
 def _weights(model: nn.Module, name: str) -> dict[str, torch.Tensor]:
@@ -278,9 +287,10 @@ def _weights(model: nn.Module, name: str) -> dict[str, torch.Tensor]:
 
 
 def _misfit(source: Path | str, err: Exception) -> UserError:
+    lines = [line.strip() for line in str(err).splitlines()]
     return UserError(
         f"The adapter {source} does not fit this model.",
-        [str(err).splitlines()[0][:200]],
+        [next((line for line in lines if "size mismatch" in line), lines[0])[:200]],
         "an adapter only fits the family of models that it was trained on",
     )
 
