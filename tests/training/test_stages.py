@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from maquette.core.errors import MissingFileError, RunFailed, UnknownKeyError
+from maquette.core.errors import MissingFileError, RunFailed, UnknownKeyError, UserError
 from maquette.core.loading import load_checkpoint
 from maquette.core.progress import ProgressEvent
 from maquette.training.run import run
@@ -152,3 +152,16 @@ def test_overwrite_begins_anew(toy: Any, folder: Path, calls: list[str]) -> None
     calls.clear()
     run(toy(STAGES, "seed=1"), "train", overwrite=True)
     assert calls.count("training_step") == 10 and record(folder)["seed"] == 1
+
+
+def test_a_checkpoint_of_a_stage_is_what_is_gone_back_to(toy: Any, folder: Path, calls: list[str]) -> None:
+    every = "checkpoint={every_n_train_steps: 1, save_top_k: -1, filename: '{step}'}"
+    words = (STAGES, every, "training.finish=[]")
+    run(toy(*words), "train")
+    calls.clear()
+    chosen = folder / "stages" / "00-coarse" / "ckpts" / "step=3.ckpt"
+    assert run(toy(*words), "export", resume=chosen).global_step == 3
+    result = run(toy(*words), "train", resume=chosen)
+    assert result.global_step == 6 and calls.count("training_step") == 1 + 6
+    with pytest.raises(UserError, match="of no stage"):
+        run(toy(*words), "train", resume=folder / "config.yaml")

@@ -235,8 +235,10 @@ class _Job:
             self.folder.clear(keep_recipe=True)
         elif self.resume is not None:
             say_changes(RunFolder(self.resume.parent.parent), self.cfg)
+            if self.folder.holds(self.resume):
+                self.folder.forget_end()
             set_later_aside(self.folder, self.resume)
-        elif self.overwrite:
+        if self.overwrite and not self.again and not self.folder.holds(self.resume):
             self.folder.clear()
         if self.folder.root.is_dir():
             remove_leftovers(self.folder.root)
@@ -276,7 +278,10 @@ class _Job:
 
     def _restore_average(self, checkpoint: dict[str, Any]) -> None:
         for average in self._kept_averages():  # the Trainer restores callbacks only for training
-            average.load_state_dict(checkpoint.get("callbacks", {}).get(average.state_key, {}))
+            state = checkpoint.get("callbacks", {}).get(average.state_key, {})
+            average.load_state_dict(state)
+            if not state:
+                log.warning("%s has no running average: its weights are used as they are", self.resume)
 
     def _does(self, step: str) -> bool:
         return getattr(type(self.system), step) is not getattr(LightningModule, step)

@@ -114,15 +114,15 @@ def _same(path: Path, other: Path) -> bool:
     return path.expanduser().resolve() == other.resolve()
 
 
-def _inside(path: Path | None, folder: RunFolder) -> bool:
-    """Whether a run of several stages is continued; it finds its place by itself.
+def _inside(path: Path | None, folder: RunFolder) -> Path | None:
+    """What a run of several stages is continued from: its folder, or a checkpoint in it.
 
     Raises:
         MissingFileError: what to continue is not there.
         UserError: it is somewhere else.
     """
     if path is None:
-        return False
+        return None
     if not path.exists():
         raise MissingFileError(path, "run to resume")
     if not folder.holds(path):
@@ -130,4 +130,4 @@ def _inside(path: Path | None, folder: RunFolder) -> bool:
             f"A run of several stages goes on in its own folder, and {path} is not in {folder.root}.",
             hint="launch --resume RUN without --out; to begin elsewhere, copy the whole run folder",
         )
-    return True
+    return path

@@ -163,6 +163,11 @@ class RunFolder:
             if path.name not in kept:
                 _remove(path)
 
+    def forget_end(self) -> None:
+        """Remove what was written when the run ended or broke: it goes on."""
+        for path in (self.root / "run.json", self.log_file):
+            path.unlink(missing_ok=True)
+
     def create(self) -> None:
         """Make the folder.
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 from maquette.core.collectives import by_leader, from_leader
 from maquette.core.config import ExperimentConfig, check_modules, stage_configs
 from maquette.core.device import release_memory
-from maquette.core.errors import MissingFileError
+from maquette.core.errors import MissingFileError, UserError
 from maquette.core.paths import atomic_path, remove_leftovers
 from maquette.core.processes import is_leader
 from maquette.core.progress import ProgressEvent, ProgressListener
@@ -70,7 +70,7 @@ def run_stages(
     mode: Mode,
     *,
     listeners: Sequence[ProgressListener] = (),
-    resume: bool = False,
+    resume: Path | None = None,
     raw: str | Path | None = None,
     overwrite: bool = False,
     verbose: bool = False,
@@ -82,7 +82,8 @@ def run_stages(
         cfg: an experiment with stages.
         mode: train carries all of them out; the others use the weights of the newest one.
         listeners: told about phases and steps, the phase with the stage's name before it.
-        resume: go on with the stage that was not finished, those before it are left as they are.
+        resume: the run folder, to go on with the stage that was not finished; those before it are left as
+            they are. A checkpoint of a stage, to go back to it, or to use it.
         raw: the recipe file as it was given.
         overwrite: remove the run that is in the folder already.
         verbose: let the libraries talk.
@@ -96,25 +97,51 @@ def run_stages(
     with named_failures(folder), nothing_left_behind(folder):
         stages = _checked(cfg, folder)
         if mode != "train":
-            return _evaluate(stages, folder, mode, listeners, verbose)
+            return _evaluate(stages, folder, mode, resume, listeners, verbose)
         if is_leader():
-            folder.check_usable(reuse=overwrite or resume)
-        if resume:
-            _check_finished(stages)
-        left = stages[_first_open(stages) if resume else 0 :]
+            folder.check_usable(reuse=overwrite or resume is not None)
+        back = _stage_of(resume, stages)
+        first = 0 if resume is None else _first_open(stages)
+        if back is not None:
+            if back.index > first:
+                raise UserError(
+                    f"Stage {back.index} ({back.name}) cannot go on: one before it is not finished.",
+                    hint="resume the run folder",
+                )
+            first = back.index
+        _check_finished(stages[:first])
+        left = stages[first:]
 
         def opening(stage: Stage | None) -> None:
             if stage in (None, left[0] if left else None):
-                _open(cfg, folder, raw, clear=overwrite and not resume)
+                _open(cfg, folder, raw, clear=overwrite and resume is None)
             _clear(stages[stage.index + 1 :] if stage else ())
 
         if not left:
             by_leader(lambda: opening(None))
         for stage in left:
-            checkpoint = newest_checkpoint(stage.folder) if resume else None
+            checkpoint = resume if stage is back else newest_checkpoint(stage.folder) if resume else None
             if _train(stage, checkpoint, opening, listeners, verbose, tools).status != "done":
                 break
         return _concluded(cfg, stages, folder)
+
+
+def _stage_of(path: Path | None, stages: Sequence[Stage]) -> Stage | None:
+    """The stage that a checkpoint is of; None for a folder.
+
+    Raises:
+        UserError: it is of none.
+    """
+    if path is None or not path.is_file():
+        return None
+    found = next((stage for stage in stages if stage.folder.holds(path)), None)
+    if found is None:
+        raise UserError(
+            f"The checkpoint {path} is of no stage of this run.",
+            [f"its stages: {', '.join(stage.folder.root.name for stage in stages)}"],
+            "give the run folder, or RUN/stages/NN-NAME/ckpts/NAME.ckpt",
+        )
+    return found
 
 
 def _first_open(stages: Sequence[Stage]) -> int:
@@ -149,8 +176,7 @@ def _check_finished(stages: Sequence[Stage]) -> None:
 
 
 def _open(cfg: ExperimentConfig, folder: RunFolder, raw: str | Path | None, clear: bool) -> None:
-    if clear:
-        folder.clear()
+    folder.clear() if clear else folder.forget_end()
     folder.create()
     remove_leftovers(folder.root)
     folder.write_configs(cfg.to_yaml(), raw)
@@ -189,16 +215,18 @@ def _evaluate(
     stages: Sequence[Stage],
     folder: RunFolder,
     mode: Mode,
+    resume: Path | None,
     listeners: Sequence[ProgressListener],
     verbose: bool,
 ) -> RunResult:
-    """Use the newest weights that there are."""
-    stage = next((one for one in reversed(stages) if one.folder.has_checkpoint), None)
+    """Use a checkpoint, or the newest weights that there are."""
+    given = _stage_of(resume, stages)
+    stage = given or next((one for one in reversed(stages) if one.folder.has_checkpoint), None)
     if stage is None:
         raise MissingFileError(folder.stages, "checkpoint of any stage")
     told = [_with_title(one, stage.title) for one in listeners]
     with in_stage(stage.index, stage.name):
-        checkpoint = newest_checkpoint(stage.folder, training=False)
+        checkpoint = resume if given else newest_checkpoint(stage.folder, training=False)
         result = run_job(stage.cfg, mode, listeners=told, resume=checkpoint, verbose=verbose)
     copies = _at_the_top(folder, result.files) if is_leader() else []
     return replace(result, trial_dir=folder.root, files=copies)
