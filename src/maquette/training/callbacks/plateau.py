@@ -27,7 +27,7 @@ class Plateau(Callback):
     def __init__(self, block: Mapping[str, Any]) -> None:
         self.monitor = str(block.get("monitor"))
         self.by_step = block.get("interval", "epoch") == "step"
-        self.every = int(block.get("frequency", 1))
+        self.every = block.get("frequency", 1)  # looked over with the optimizer, before the first step
         self.strict = bool(block.get("strict", True))
         self._updated = 0
         self._value: float | None = None
