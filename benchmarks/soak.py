@@ -10,7 +10,6 @@ checkpoints are on.
 from __future__ import annotations
 
 import argparse
-import gc
 import tempfile
 import time
 from pathlib import Path
@@ -18,9 +17,10 @@ from typing import Any
 
 import torch
 from kill import RECIPES, TINY
-from measure import resident_mib
 
 from maquette.core.config import load_config
+from maquette.core.device import memory_in_use
+from maquette.training.profiling.tensors import live_bytes
 from maquette.training.run import run
 
 FIRST = 100
@@ -51,21 +51,10 @@ class Memory:
 
     def look(self, step: int) -> None:
         """Note what is there, garbage aside."""
-        gc.collect()
-        self.looks.append((step, tensor_bytes(), resident_mib()))
+        self.looks.append((step, live_bytes(), 1024 * memory_in_use()["process"]))
         step, live, resident = self.looks[-1]
         seconds = time.perf_counter() - self.begin
         print(f"{step:8d} {live / 2**20:12.3f} {resident:12.1f} {seconds:10.0f}", flush=True)
-
-
-def tensor_bytes() -> int:
-    """Bytes of all tensors that Python can reach, memory that several share counted once."""
-    storages = {}
-    for one in gc.get_objects():
-        if issubclass(type(one), torch.Tensor):
-            storage = one.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
-    return sum(storages.values())
 
 
 def main() -> int:
