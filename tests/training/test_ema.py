@@ -8,6 +8,7 @@ from torch import nn
 from maquette.core.loading import load_checkpoint
 from maquette.training.ema import WeightAverage
 from maquette.training.run import run
+from maquette.training.weights import averaged_state
 
 
 def test_average_is_the_warmed_up_recursion() -> None:
@@ -72,3 +73,17 @@ def test_resumed_average_of_several_batches_a_step(toy: Any, tmp_path: Path) -> 
     parts = load_checkpoint(last)["callbacks"]["EMA"]
     assert whole["updates"] == parts["updates"] == 3
     assert all(torch.equal(parts["average"][name], value) for name, value in whole["average"].items())
+
+
+def test_checkpoints_of_weights_alone_have_the_average(toy: Any, tmp_path: Path) -> None:
+    settings = ("training.ema.enabled=true", "training.finish=[]", "training.checkpoint_every=9")
+    alone = "checkpoint={every_n_train_steps: 3, save_weights_only: true, filename: weights}"
+    run(toy(*settings, alone), "train")
+    ckpts = tmp_path / "run" / "ckpts"
+    content = load_checkpoint(ckpts / "weights.ckpt")
+    average = averaged_state(content)["inner.weight"]
+    assert "optimizer_states" not in content and not torch.equal(
+        average, content["state_dict"]["inner.weight"]
+    )
+    run(toy(*settings), "export", resume=ckpts / "weights.ckpt")
+    assert (tmp_path / "run" / "answer.txt").read_text() == str(average.tolist())

@@ -25,6 +25,7 @@ from maquette.core.structured import type_name
 from maquette.core.typecheck import accepts
 from maquette.training.callbacks.checkpoint import WholeCheckpoints
 from maquette.training.config import TrainingConfig
+from maquette.training.ema import EMA
 from maquette.training.observing import seconds_of
 from maquette.training.precision import precision_settings
 from maquette.training.run_folder import RunFolder
@@ -82,7 +83,11 @@ def make_trainer(
         "logger": list(loggers) or False,
         "default_root_dir": folder.root,
         "deterministic": training.deterministic,
-        "plugins": [*_plugins(settings.get("plugins")), *precision.get("plugins", ())],
+        "plugins": [
+            *_plugins(settings.get("plugins")),
+            WholeCheckpoints(next((one for one in callbacks if isinstance(one, EMA)), None)),
+            *precision.get("plugins", ()),
+        ],
         **dict.fromkeys(FIXED, False),
     }
     try:
@@ -92,8 +97,8 @@ def make_trainer(
 
 
 def _plugins(given: Any) -> list[Any]:
-    """Those of the recipe, and the engine's way to write checkpoints."""
-    return [*(given if isinstance(given, list | tuple) else [given] if given else []), WholeCheckpoints()]
+    """Those of the recipe."""
+    return list(given) if isinstance(given, list | tuple) else [given] if given else []
 
 
 def check_trainer(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,12 +13,20 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from maquette.core.errors import CollapseError, RunFailed, UserError
 from maquette.core.loading import load_checkpoint
 from maquette.core.paths import atomic_path
+from maquette.training.ema import EMA
 
 
 class WholeCheckpoints(TorchCheckpointIO):
     """Every checkpoint of a Trainer, those of `ModelCheckpoint` too, is written whole or not at all, and is
     read as tensors and plain values only.
+
+    Args:
+        average: the running average of the weights, which checkpoints of weights alone hold too.
     """
+
+    def __init__(self, average: EMA | None = None) -> None:
+        super().__init__()
+        self.average = average
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
@@ -28,6 +36,9 @@ class WholeCheckpoints(TorchCheckpointIO):
         Raises:
             RunFailed: it holds something that `load_checkpoint` would refuse.
         """
+        if self.average is not None and "callbacks" not in checkpoint:
+            state = {self.average.state_key: self.average.state_dict()}
+            checkpoint = {**checkpoint, "callbacks": state}
         with atomic_path(path) as temporary:
             torch.save(checkpoint, temporary)
             try:
