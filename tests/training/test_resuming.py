@@ -11,7 +11,7 @@ from maquette.apps.main import main
 from maquette.core.errors import MissingFileError, UserError
 from maquette.core.loading import load_checkpoint
 from maquette.core.paths import atomic_path
-from maquette.training.resuming import changed_settings, newest_checkpoint
+from maquette.training.resuming import changed_settings, newest_checkpoint, set_later_aside
 from maquette.training.run import run
 from maquette.training.run_folder import RunFolder
 
@@ -33,6 +33,11 @@ def folder(tmp_path: Path) -> RunFolder:
 def following(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     method = classmethod(lambda cls, cfg, checkpoint: {"weights": str(checkpoint)})
     monkeypatch.setattr(toy.system, "following", method)
+
+
+def leave(path: Path, step: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": {}, "global_step": step, "optimizer_states": []}, path)
 
 
 def tear(path: Path) -> None:
@@ -182,10 +187,19 @@ def test_who_goes_back_does_not_go_on_with_what_was_later(toy: Any, folder: RunF
     back = toy(QUICK, "trainer.max_steps=3", "training.checkpoint_every=5")
     run(back, "train", resume=folder.ckpts / "step=2.ckpt")
     assert sorted(path.name for path in (folder.ckpts / "later").iterdir()) == [
-        "last.ckpt", "step=3.ckpt", "step=4.ckpt",
+        "3-step=3.ckpt", "4-last.ckpt", "4-step=4.ckpt",
     ]  # fmt: skip
     found = newest_checkpoint(folder)
     assert found == folder.last_checkpoint and load_checkpoint(found)["global_step"] == 3
+
+
+def test_who_goes_back_again_loses_nothing_of_what_was_later(folder: RunFolder) -> None:
+    for steps in (4, 3, 4):
+        leave(folder.ckpts / "step=2.ckpt", 2)
+        leave(folder.last_checkpoint, steps)
+        set_later_aside(folder, folder.ckpts / "step=2.ckpt")
+    names = sorted(path.name for path in (folder.ckpts / "later").iterdir())
+    assert names == ["3-last.ckpt", "4-last-2.ckpt", "4-last.ckpt"]
 
 
 def test_a_branch_begins_again_where_it_branched_off(toy: Any, folder: RunFolder, tmp_path: Path) -> None:

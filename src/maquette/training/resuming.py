@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,9 @@ def set_later_aside(folder: RunFolder, resumed: Path) -> None:
     """
     step = _step(resumed)
     for path in folder.checkpoints if folder.holds(resumed) else []:
-        if path.resolve() != resumed.resolve() and _step(path) > step:
-            target = folder.ckpts / "later" / path.name
+        later = _step(path)
+        if path.resolve() != resumed.resolve() and later > step:
+            target = _free_name(folder.ckpts / "later" / f"{later}-{path.name}")
             target.parent.mkdir(exist_ok=True)
             path.replace(target)
             log.info("the run goes back to step %d: %s is moved to ckpts/later", step, path.name)
@@ -130,6 +132,12 @@ def _step(path: Path) -> int:
         return int(load_checkpoint(path, mapped=True).get("global_step", -1))
     except UserError:
         return -1
+
+
+def _free_name(path: Path) -> Path:
+    """The path, with a number where something of its name is there from the time before."""
+    names = (path.with_stem(f"{path.stem}-{number}") for number in count(2))
+    return next(one for one in chain([path], names) if not one.exists())
 
 
 def _told(path: Path, damaged: list[Path]) -> Path:
