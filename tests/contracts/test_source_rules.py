@@ -35,11 +35,15 @@ def test_nothing_prints(trees):
     assert found == []
 
 
+WATCHMAN = PACKAGE / "training" / "distributed.py"
+"""Ends a process that waits for a dead one inside of a library, which nothing raised in it would reach."""
+
+
 def test_nothing_below_the_commands_exits(trees):
     found = [
         named(path, node)
         for path, tree in trees.items()
-        if path.relative_to(PACKAGE).parts[0] != "apps"
+        if path.relative_to(PACKAGE).parts[0] != "apps" and path != WATCHMAN
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("sys.exit", "exit", "quit", "os._exit")
     ]

@@ -19,7 +19,14 @@ from maquette.core.presets import apply_preset
 from maquette.core.registry import load_extension, registry
 from maquette.core.resolvers import register_resolvers
 from maquette.core.stages import difference, in_stage, merged, take_stages, words_for
-from maquette.core.structured import check_keys, check_no_missing, escaped, parse_structured, resolved
+from maquette.core.structured import (
+    check_blocks,
+    check_keys,
+    check_no_missing,
+    escaped,
+    parse_structured,
+    resolved,
+)
 
 __all__ = [
     "FORMAT",
@@ -40,6 +47,9 @@ COMPUTED_KEYS = ("exp_dir", "trial_name", "trial_dir")
 
 BLOCKS = ("data", "system", "trainer", "training", "checkpoint")
 """Keys that hold keys."""
+
+LISTS = ("stages", "extensions")
+"""Keys that hold lists."""
 
 TAG_LIMIT = 80
 """Bytes of a tag that go into the name of a run folder."""
@@ -157,7 +167,7 @@ def load_config(
         UnknownKeyError, ConfigError, UnknownNameError: the recipe or an override is wrong; the key is named.
     """
     recipe = _read(source)
-    _check_blocks(recipe)
+    check_blocks(OmegaConf.to_container(recipe, resolve=False), BLOCKS, LISTS)
     apply_overrides(recipe, [word for word in overrides if split_override(word)[0] == "stages"])
     entries = take_stages(recipe)
     names = [str(entry["name"]) for entry in entries]
@@ -170,31 +180,6 @@ def load_config(
             changes = difference(config.to_dict(), one.to_dict())
         config.stages.append({"name": names[index], **changes})
     return config
-
-
-def _check_blocks(recipe: DictConfig) -> None:
-    """What holds keys must be a mapping, and what lists things a list, before anything is laid over them.
-
-    Raises:
-        ConfigError: one is something else.
-    """
-    content: Any = OmegaConf.to_container(recipe, resolve=False)
-    system = content.get("system")
-    parts = system if isinstance(system, dict) else {}
-    blocks = {key: content.get(key) for key in BLOCKS}
-    blocks |= {f"system.{part}": parts.get(part) for part in parts if f"{part}_type" in parts}
-    for key, value in blocks.items():
-        if value is not None and not isinstance(value, dict) and not _refers(value):
-            raise ConfigError(key, value, "a mapping of keys to values")
-    for key in ("stages", "extensions"):
-        value = content.get(key)
-        if value is not None and not isinstance(value, list) and not _refers(value):
-            raise ConfigError(key, value, "a list")
-
-
-def _refers(value: Any) -> bool:
-    """Whether a value stands for another one."""
-    return isinstance(value, str) and "${" in value
 
 
 def stage_configs(config: ExperimentConfig) -> list[ExperimentConfig]:

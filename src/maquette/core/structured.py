@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -86,6 +86,35 @@ def resolved(cfg: DictConfig, key: str = "") -> dict[str, Any]:
         raise ConfigError(where, _first_line(err), "an interpolation that resolves") from err
     assert isinstance(content, dict)
     return typing.cast("dict[str, Any]", content)
+
+
+def check_blocks(content: Any, mappings: Sequence[str], lists: Sequence[str]) -> None:
+    """Test, before anything is laid over a recipe, that what holds keys is a mapping, and what lists a list.
+
+    Args:
+        content: the recipe, not resolved.
+        mappings: keys that hold keys; so do the parts of the system whose type is named.
+        lists: keys that hold lists.
+
+    Raises:
+        ConfigError: one holds something else.
+    """
+    system = content.get("system")
+    parts = system if isinstance(system, dict) else {}
+    blocks = {key: content.get(key) for key in mappings}
+    blocks |= {f"system.{part}": parts[part] for part in parts if f"{part}_type" in parts}
+    for key, value in blocks.items():
+        if value is not None and not isinstance(value, dict) and not _refers(value):
+            raise ConfigError(key, value, "a mapping of keys to values")
+    for key in lists:
+        value = content.get(key)
+        if value is not None and not isinstance(value, list) and not _refers(value):
+            raise ConfigError(key, value, "a list")
+
+
+def _refers(value: Any) -> bool:
+    """Whether a value stands for another one."""
+    return isinstance(value, str) and "${" in value
 
 
 def check_no_missing(cfg: DictConfig, key: str = "") -> None:
