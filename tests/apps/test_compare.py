@@ -98,9 +98,12 @@ def test_a_scan_becomes_a_closed_mesh(ball, tmp_path, capsys):
 
 
 def test_the_doctor_names_what_open3d_lacks(monkeypatch):
-    from maquette.apps.doctor import _libraries_of_open3d
+    from maquette.apps.doctor import _missing
     from maquette.io import reconstruct
 
     monkeypatch.setattr(reconstruct, "missing_libraries", lambda: {"libGL.so.1": "libgl1"})
-    assert _libraries_of_open3d(True) == {"open3d lacks": "apt-get install libgl1"}
-    assert _libraries_of_open3d(False) == {}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    assert _missing()["libraries of open3d"] == "apt-get install libgl1"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "libraries of open3d" not in _missing()
+    assert _missing()["open3d"].startswith("pip install 'maquette[points]'")

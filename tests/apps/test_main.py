@@ -42,7 +42,7 @@ def test_help_names_every_command_and_loads_no_torch() -> None:
             ["launch", "--config", "first-light", "--test", "system.prompt_processor.prompt=x"],
             "needs the weights",
         ),
-        (["show", "moduls"], "config, modules, run"),
+        (["show", "moduls"], "config, modules, option, run"),
         (["show", "modules", "geometry", "seed=3"], "takes no settings"),
         (["show", "config", "first-ligt"], "first-light"),
         (["doctor", "--fast"], "Unknown option --fast"),

@@ -1,8 +1,10 @@
 """What is called when, from the first line of a run to its last.
 
 The order is that of Lightning's own table and of the table of the framework whose recipes are read here.
-Three things differ from the older of these tables:
+Four things differ from the older of these tables:
 
+- Optimizers are tried out before anything is set up or written: a mistake in them must not cost the run that
+  is being replaced or resumed.
 - ``on_fit_start`` stands where ``on_pretrain_routine_start`` and ``_end`` were, which Lightning has given
   up; the loaders are made after it, once, and not epoch by epoch.
 - Gradients are cleared before ``backward`` and not after the step: Lightning passes the whole of
@@ -115,6 +117,7 @@ def told(what: str, step: int) -> list[str]:
 
 
 MADE = ["configure", "post_configure"]
+TRIED = ["configure_optimizers"]
 SET_UP = ["configure_callbacks", "data.prepare_data", "data.setup", *both("setup"), "configure_model"]
 TORN_DOWN = ["data.teardown", *both("teardown")]
 
@@ -150,7 +153,7 @@ FIT = ["configure_optimizers", *both("on_fit_start"), "data.train_dataloader", "
 
 def test_training_then_test_then_export(order: Any) -> None:
     assert order("train", "trainer.max_steps=1") == [
-        *MADE, *SET_UP, *FIT, *training(0), *TORN_DOWN,
+        *MADE, *TRIED, *SET_UP, *FIT, *training(0), *TORN_DOWN,
         *SET_UP, "data.test_dataloader", *evaluation("test", 1), *TORN_DOWN,
         *SET_UP, "data.predict_dataloader", *evaluation("predict", 1), *TORN_DOWN,
         "finish",
@@ -168,7 +171,7 @@ def test_the_other_modes_and_resuming_know_the_step(order: Any, tmp_path: Path) 
         assert order(mode, resume=last) == expected + (["finish"] if mode == "export" else []), mode
     loaded = ["on_load_checkpoint", "callback.on_load_checkpoint"]
     again = order("train", "trainer.max_steps=2", "training.finish=[]", resume=last)
-    assert again == [*MADE, *SET_UP, *loaded, *FIT, *training(1), *TORN_DOWN]
+    assert again == [*MADE, *TRIED, *SET_UP, *loaded, *FIT, *training(1), *TORN_DOWN]
 
 
 def test_weights_are_there_before_post_configure(order: Any, tmp_path: Path) -> None:

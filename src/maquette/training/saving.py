@@ -87,6 +87,11 @@ class SaverMixin(PictureSaver):
             if settings.get("enable", False):
                 require("wandb", "wandb")
 
+    @property
+    def _wandb_logger(self) -> Any:
+        """The run's logger of Weights & Biases, by the name that modules of this ecosystem use, or None."""
+        return next((one for one in loggers_of(self) if type(one).__name__ == "WandbLogger"), None)
+
     def get_loggers(self) -> list[Any]:
         """Lightning loggers that a system adds to those of its recipe; none."""
         return []
