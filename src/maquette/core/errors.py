@@ -121,12 +121,14 @@ class UnknownNameError(UserError):
 
 
 @contextmanager
-def asked_for_by(key: str) -> Iterator[None]:
-    """Whatever a user did wrong inside the block is told with the key of the recipe that led to it."""
+def asked_for_by(key: str, unless: str = "") -> Iterator[None]:
+    """Whatever a user did wrong inside the block is told with the key of the recipe that led to it, where the
+    message has neither that key nor the text `unless`.
+    """
     try:
         yield
     except UserError as err:
-        if key and key not in str(err):
+        if key and not any(words in str(err) for words in (key, unless or key)):
             err.details.append(f"asked for by {key}")
         raise
 

@@ -91,6 +91,8 @@ class RandomCameraConfig(LoaderConfig):
             raise ConfigError(
                 "data.light_sample_strategy", self.light_sample_strategy, f"one of {LIGHT_STRATEGIES}"
             )
+        if self.progressive_until < 0:
+            raise ConfigError("data.progressive_until", self.progressive_until, "a step, or 0 for at once")
         for name in COUNTS:
             if getattr(self, name) < 1:
                 raise ConfigError(f"data.{name}", getattr(self, name), "an integer above 0")

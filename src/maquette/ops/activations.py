@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maquette.core.errors import UnknownNameError
+from maquette.core.errors import UnknownNameError, asked_for_by
 from maquette.ops.color import linear_to_srgb
 
 Activation = Callable[[Tensor], Tensor]
@@ -62,8 +62,12 @@ OF_TORCH = (
 """Activations that are taken from `torch.nn.functional` under their own names."""
 
 
-def get_activation(name: str | None) -> Activation:
+def get_activation(name: str | None, asked_by: str = "") -> Activation:
     """The activation called `name`: ours, or one of `torch.nn.functional`; upper and lower case are the same.
+
+    Args:
+        name: none, a name, or null for none.
+        asked_by: the option that holds it, for the message.
 
     Raises:
         UnknownNameError: there is no such activation.
@@ -75,6 +79,6 @@ def get_activation(name: str | None) -> Activation:
     if key in OF_TORCH:
         function: Activation = getattr(F, key)
         return function
-    raise UnknownNameError(
-        "activation", str(name), difflib.get_close_matches(key, [*_BY_NAME, *OF_TORCH], n=3)
-    )
+    near = difflib.get_close_matches(key, [*_BY_NAME, *OF_TORCH], n=3)
+    with asked_for_by(asked_by):
+        raise UnknownNameError("activation", str(name), near)

@@ -127,7 +127,8 @@ class BaseLift3DSystem(Guided, BaseSystem):
             )
         with asked_for_by(f"system.{part}_type"):
             make = find(name, part.replace("_", "-"))
-        return make(self.cfg[part], **parts)
+        with asked_for_by(f"system.{part}_type", unless=f"system.{part}."):
+            return make(self.cfg[part], **parts)
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """Watch the scene for collapse; the thresholds come from the engine's settings."""

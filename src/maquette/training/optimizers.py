@@ -247,9 +247,10 @@ def _classes(module: Any, base: type) -> list[str]:
 
 
 def _unknown(kind: str, name: Any, known: list[str]) -> UnknownNameError:
-    return UnknownNameError(
-        kind, str(name or ""), difflib.get_close_matches(str(name), known, n=3, cutoff=0.5), known
-    )
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    error = UnknownNameError(kind, str(name or ""), near, known)
+    error.details.append(f"asked for by system.{kind}.name")
+    return error
 
 
 def _call(key: str, make: Any, subject: Any, args: dict[str, Any]) -> Any:

@@ -55,7 +55,7 @@ class NeuralEnvironmentMapBackground(BaseBackground):
         self.network = get_mlp(
             self.encoding.n_output_dims, self.cfg.n_output_dims, self.cfg.mlp_network_config
         )
-        self.activation = get_activation(self.cfg.color_activation)
+        self.activation = get_activation(self.cfg.color_activation, "color_activation")
 
     def forward(
         self, dirs: Float[Tensor, "B H W 3"], rng: StepRandom | None = None

@@ -42,7 +42,7 @@ class TexturedBackground(BaseBackground):
         size = (1, self.cfg.n_output_dims, self.cfg.height, self.cfg.width)
         self.texture = nn.Parameter(torch.empty(size))
         self.init_from(named_generator(None, "texture"))
-        self.activation = get_activation(self.cfg.color_activation)
+        self.activation = get_activation(self.cfg.color_activation, "color_activation")
 
     @torch.no_grad()
     def init_from(self, generator: torch.Generator) -> None:

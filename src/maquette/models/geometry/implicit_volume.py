@@ -111,7 +111,7 @@ class ImplicitVolume(DensityField):
             self.feature_network = get_mlp(width, cfg.n_feature_dims, cfg.mlp_network_config)
         if cfg.normal_type == "pred":
             self.normal_network = get_mlp(width, 3, cfg.mlp_network_config)
-        self.density_activation = get_activation(cfg.density_activation)
+        self.density_activation = get_activation(cfg.density_activation, "density_activation")
         self.blob_std = _blob_schedule(cfg)
         self.density_blob_std = self.blob_std.at(0)
 

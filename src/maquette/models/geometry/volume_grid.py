@@ -87,7 +87,7 @@ class VolumeGrid(DensityField):
             self.density_scale = nn.Parameter(torch.tensor(0.0))
         if self.cfg.normal_type == "pred":
             self.normal_grid = nn.Parameter(torch.zeros(1, 3, *size))
-        self.density_activation = get_activation(self.cfg.density_activation)
+        self.density_activation = get_activation(self.cfg.density_activation, "density_activation")
 
     def evaluate(self, points: Float[Tensor, "*N 3"], output_normal: bool) -> GeometryOutput:
         """Density, features and, if asked, normals."""

@@ -61,7 +61,7 @@ class DiffuseWithPointLightMaterial(BaseMaterial):
         ambient, diffuse = self.cfg.ambient_light_color, self.cfg.diffuse_light_color
         self.register_buffer("ambient_light", torch.tensor(list(ambient)), persistent=False)
         self.register_buffer("diffuse_light", torch.tensor(list(diffuse)), persistent=False)
-        self.activation = get_activation(self.cfg.albedo_activation)
+        self.activation = get_activation(self.cfg.albedo_activation, "albedo_activation")
         self.ambient_only = self.cfg.ambient_only_steps > 0
 
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:

@@ -36,7 +36,7 @@ class HybridRGBLatentMaterial(BaseMaterial):
     def configure(self, *args: Any, **kwargs: Any) -> None:
         """Choose the activation."""
         self.requires_normal = self.cfg.requires_normal
-        self.activation = get_activation(self.cfg.color_activation)
+        self.activation = get_activation(self.cfg.color_activation, "color_activation")
 
     def forward(
         self,

@@ -52,7 +52,7 @@ class NeuralRadianceMaterial(BaseMaterial):
         self.encoding = get_encoding(3, self.cfg.dir_encoding_config)
         width = self.cfg.input_feature_dims + self.encoding.n_output_dims
         self.network = get_mlp(width, 3, self.cfg.mlp_network_config)
-        self.activation = get_activation(self.cfg.color_activation)
+        self.activation = get_activation(self.cfg.color_activation, "color_activation")
 
     def forward(
         self,

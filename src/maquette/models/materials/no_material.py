@@ -44,7 +44,7 @@ class NoMaterial(BaseMaterial):
     def configure(self, *args: Any, **kwargs: Any) -> None:
         """Build the network, if there is one."""
         self.requires_normal = self.cfg.requires_normal
-        self.activation = get_activation(self.cfg.color_activation)
+        self.activation = get_activation(self.cfg.color_activation, "color_activation")
         self.network = None
         if self.cfg.mlp_network_config is not None:
             self.network = get_mlp(

@@ -89,7 +89,7 @@ class PBRMaterial(BaseMaterial):
     def configure(self, *args: Any, **kwargs: Any) -> None:
         """Filter the light."""
         self.requires_tangent = self.cfg.use_bump
-        self.activation = get_activation(self.cfg.material_activation)
+        self.activation = get_activation(self.cfg.material_activation, "material_activation")
         diffuse, specular = environment_light(self.cfg.environment_texture)
         self.register_buffer("diffuse", diffuse * self.cfg.environment_scale, persistent=False)
         self.register_buffer("specular", specular * self.cfg.environment_scale, persistent=False)

@@ -51,8 +51,8 @@ class MLP(nn.Module):
         widths = [n_input_dims, *[n_neurons] * n_hidden_layers, n_output_dims]
         self.n_input_dims, self.n_output_dims = n_input_dims, n_output_dims
         self.activation, self.output_activation = (
-            get_activation(activation),
-            get_activation(output_activation),
+            get_activation(activation, "activation"),
+            get_activation(output_activation, "output_activation"),
         )
         # Odd places belong to the activations, so the names of the weights are those of older checkpoints.
         self.layers = nn.ModuleDict(

@@ -68,7 +68,7 @@ class SphereInitMLP(nn.Module):
             raise ConfigError("mlp.otype", got, "three coordinates and a hidden layer (SphereInitVanillaMLP)")
         self.n_input_dims, self.n_output_dims = n_input_dims, n_output_dims
         self.radius, self.inside_out = sphere_init_radius, inside_out
-        self.output_activation = get_activation(output_activation)
+        self.output_activation = get_activation(output_activation, "output_activation")
         widths = [n_input_dims, *[n_neurons] * n_hidden_layers, n_output_dims]
         self.layers = nn.ModuleDict(
             {str(2 * i): WeightNormLinear(widths[i], widths[i + 1]) for i in range(len(widths) - 1)}
