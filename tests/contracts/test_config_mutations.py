@@ -31,6 +31,20 @@ def test_what_is_right_is_accepted_and_what_is_wrong_is_not(
     assert found.fault == "" and found.accepted is accepted
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        Mutation("system.guidance_type", kind="remove"),
+        Mutation("system.geometry.mlp_network_config", ["a"]),
+        Mutation("system.weights", ""),
+    ],
+    ids=lambda change: change.path,
+)
+def test_what_is_missing_or_of_another_kind_is_told_with_its_key(change: Mutation, tmp_path: Path) -> None:
+    found = outcome("first-light", [change], tmp_path / "run", steps=1)
+    assert not found.accepted and found.fault == ""
+
+
 @given(cases(("first-light", "caption-model")))
 @settings(CALM, max_examples=4)
 def test_some_of_them_take_two_steps(case: tuple[str, list[Mutation]]) -> None:

@@ -75,6 +75,8 @@ def _module_part(values: Mapping[str, Any], owner: Mapping[str, Any], part: str,
     for one in dataclasses.fields(config_class):
         if one.name in values:
             value = values[one.name]
+            if isinstance(value, dict) and not isinstance(given.get(one.name) or {}, Mapping):
+                continue  # not what the field holds: it is refused, with its key, when it is read
             chosen[one.name] = _merged(value, given.get(one.name), one) if isinstance(value, dict) else value
     return chosen
 

@@ -39,8 +39,10 @@ class Guided:
         Every `freq.guidance_eval` steps a sheet of what the guiding model sees is saved.
 
         Raises:
-            ConfigError: the recipe has no weight for a loss of the guidance.
+            ConfigError: the recipe names no guidance, or has no weight for a loss of it.
         """
+        if self.guidance is None:
+            raise ConfigError("system.guidance_type", "", "the registered name of a guidance")
         due = self.guidance_eval_due()
         with self.timed("guidance"):
             guided = self.guidance(

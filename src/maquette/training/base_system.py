@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from maquette.core.base import Updateable, update_end_if_possible, update_if_possible
 from maquette.core.device import release_memory
-from maquette.core.errors import ConfigError
+from maquette.core.errors import ConfigError, asked_for_by
 from maquette.core.log import get_logger
 from maquette.core.random import RandomStreams
 from maquette.core.schedule import C, Schedule
@@ -104,7 +104,8 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
         self._batch_open = False
         self.configure()
         if self.cfg.weights is not None:
-            self.load_weights(self.cfg.weights, self.cfg.weights_ignore_modules)
+            with asked_for_by("system.weights"):
+                self.load_weights(self.cfg.weights, self.cfg.weights_ignore_modules)
         self.post_configure()
 
     # what a subclass provides -------------------------------------------------------------------------------
