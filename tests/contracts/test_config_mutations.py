@@ -32,16 +32,19 @@ def test_what_is_right_is_accepted_and_what_is_wrong_is_not(
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("recipe", "change"),
     [
-        Mutation("system.guidance_type", kind="remove"),
-        Mutation("system.geometry.mlp_network_config", ["a"]),
-        Mutation("system.weights", ""),
+        ("first-light", Mutation("system.guidance_type", kind="remove")),
+        ("first-light", Mutation("system.geometry.mlp_network_config", ["a"])),
+        ("first-light", Mutation("system.weights", "")),
+        ("sdf", Mutation("system.geometry.sdf_bias_params", kind="remove")),
     ],
-    ids=lambda change: change.path,
+    ids=lambda one: getattr(one, "path", one),
 )
-def test_what_is_missing_or_of_another_kind_is_told_with_its_key(change: Mutation, tmp_path: Path) -> None:
-    found = outcome("first-light", [change], tmp_path / "run", steps=1)
+def test_what_is_missing_or_of_another_kind_is_told_with_its_key(
+    recipe: str, change: Mutation, tmp_path: Path
+) -> None:
+    found = outcome(recipe, [change], tmp_path / "run", steps=1)
     assert not found.accepted and found.fault == ""
 
 

@@ -90,7 +90,7 @@ class ImplicitSDF(BaseImplicitGeometry):
                     raise ConfigError(
                         "system.geometry.sdf_bias", self.sdf_bias, f"a number or one of {SHAPES}"
                     )
-                check_shape_init(self.sdf_bias, _plain(self.sdf_bias_params))
+                check_shape_init(self.sdf_bias, _plain(self.sdf_bias_params), field="sdf_bias")
 
         def _check_eps(self) -> None:
             eps, encoding = self.finite_difference_normal_eps, self.pos_encoding_config.get("otype")

@@ -23,22 +23,31 @@ WORLD_AXES = ("+z", "+x")
 SignedDistance = Callable[[Float[Tensor, "*N 3"]], Float[Tensor, "*N 1"]]
 
 
-def check_shape_init(shape_init: str | None, params: Any, up: str = "+z", front: str = "+x") -> None:
+def check_shape_init(
+    shape_init: str | None, params: Any, up: str = "+z", front: str = "+x", field: str = "shape_init"
+) -> None:
     """Refuse what can be seen to be wrong without opening a file; for the `__post_init__` of a Config.
+
+    Args:
+        field: the key of `system.geometry` that names the shape; its sizes are in `{field}_params`.
+
+    The others are those of `target_shape`.
 
     Raises:
         ConfigError: an unknown shape, sizes that it does not have, or axes that are none.
     """
     if not shape_init:
         return
+    key = f"system.geometry.{field}"
     if shape_init == "ellipsoid":
-        _check_sizes(params, "three numbers above 0: the half-axes", (3,))
+        expected, lengths = "three numbers above 0: the half-axes", (3,)
     elif shape_init == "sphere":
-        _check_sizes(params, "a number above 0: the radius", (1,))
+        expected, lengths = "a number above 0: the radius", (1,)
     elif shape_init.startswith(MESH_PREFIX) and len(shape_init) > len(MESH_PREFIX):
-        _check_sizes(params, "a number above 0 (or three): the largest coordinate", (1, 3))
+        expected, lengths = "a number above 0 (or three): the largest coordinate", (1, 3)
     else:
-        raise ConfigError("system.geometry.shape_init", shape_init, SHAPES)
+        raise ConfigError(key, shape_init, SHAPES)
+    _check_sizes(f"{key}_params", params, expected, lengths)
     axes_of_mesh(up, front)
 
 
@@ -86,7 +95,6 @@ def shape_mesh(shape_init: str, params: Any, up: str = "+z", front: str = "+x") 
 
     `up` and `front` are axes of the file. The defaults mean that the file is in the world frame; a GLB is
     then turned as its format says.
-
 
     Raises:
         MissingFileError: there is no such file.
@@ -145,8 +153,7 @@ def _sizes(params: Any) -> list[float]:
     return [float(one) for one in params] if isinstance(params, Sequence) else [float(params)]
 
 
-def _check_sizes(params: Any, expected: str, lengths: tuple[int, ...]) -> None:
-    key = "system.geometry.shape_init_params"
+def _check_sizes(key: str, params: Any, expected: str, lengths: tuple[int, ...]) -> None:
     values = list(params) if isinstance(params, Sequence) and not isinstance(params, str) else [params]
     if len(values) not in lengths or not all(is_number(one) and one > 0 for one in values):
         raise ConfigError(key, params, expected)
