@@ -274,7 +274,7 @@ def test_an_open_mesh_has_no_signed_distance():
     ("cfg", "key"),
     [
         ({"sdf_bias": "cube"}, "sdf_bias"),
-        ({"sdf_bias": "sphere"}, "shape_init_params"),
+        ({"sdf_bias": "sphere"}, "sdf_bias_params"),
         ({"normal_type": "exact"}, "normal_type"),
         ({"shape_init": "cube"}, "shape_init"),
         ({"shape_init": "ellipsoid", "shape_init_params": 0.5}, "shape_init_params"),
