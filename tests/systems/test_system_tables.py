@@ -11,7 +11,7 @@ from maquette.core.base import BaseModule, BaseObject, Updateable
 from maquette.core.device import current_device
 from maquette.systems.base import BaseLift3DSystem
 from maquette.training.base_system import BaseSystem
-from maquette.training.saving import SaverMixin
+from maquette.training.saving.mixin import SaverMixin
 
 UPDATEABLE = ("do_update_step", "update_step", "do_update_step_end", "update_step_end")
 SAVER = (

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from maquette.core.errors import ConfigError
-from maquette.training.compiling import compile_modules
-from maquette.training.gradient_checkpointing import use_gradient_checkpointing
-from maquette.training.memory_format import use_channels_last
+from maquette.training.craft.compiling import compile_modules
+from maquette.training.craft.gradient_checkpointing import use_gradient_checkpointing
+from maquette.training.craft.memory_format import use_channels_last
 
 
 class Net(nn.Module):

@@ -66,7 +66,7 @@ def _write(found: Any, run: Path) -> list[Path]:
     from maquette.io.images import write_image
     from maquette.io.mesh import read_mesh, write_mesh
     from maquette.ops.mesh import Mesh
-    from maquette.training.pictures import colored
+    from maquette.training.saving.pictures import colored
 
     folder = run / "attribution"
     mesh = read_mesh(run / "mesh.glb")
@@ -79,7 +79,7 @@ def _write(found: Any, run: Path) -> list[Path]:
 def _sheet(found: Any) -> Any:
     import torch
 
-    from maquette.training.pictures import colored
+    from maquette.training.saving.pictures import colored
 
     middle = slice(SHEET_VIEWS, 2 * SHEET_VIEWS)
     views = torch.cat(list(found.views[middle]), dim=1)

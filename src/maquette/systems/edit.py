@@ -12,7 +12,7 @@ from maquette.core.registry import find
 from maquette.systems.conversion import Origin, load_part
 from maquette.systems.dreamfusion import DreamFusion
 from maquette.systems.gaussian_splatting import UNLIT
-from maquette.training.optimizers import parse_optimizer, plain
+from maquette.training.optimization.optimizers import parse_optimizer, plain
 
 SCENE = ("geometry", "material", "background", "renderer")
 """The parts that are taken from the asset's run, and that there are twice: edited, and as they were."""

@@ -13,8 +13,8 @@ from maquette.core.registry import find
 from maquette.ops import losses
 from maquette.ops.gaussians import Gaussians
 from maquette.systems.dreamfusion import DreamFusion
-from maquette.training.ema import EMA
-from maquette.training.optimizers import parse_optimizer, plain
+from maquette.training.craft.ema import EMA
+from maquette.training.optimization.optimizers import parse_optimizer, plain
 
 UNLIT = "no-material"
 """The material that exports the colours of Gaussians as they are."""

@@ -19,10 +19,10 @@ from maquette.core.random import RandomStreams
 from maquette.core.schedule import C, Schedule
 from maquette.core.structured import parse_structured
 from maquette.training.config import TrainingConfig
-from maquette.training.losses import check_loss_names
-from maquette.training.optimizers import PLATEAU, parse_optimizer, parse_scheduler
+from maquette.training.optimization.losses import check_loss_names
+from maquette.training.optimization.optimizers import PLATEAU, parse_optimizer, parse_scheduler
 from maquette.training.profiling.sections import Sections
-from maquette.training.saving import SaverMixin
+from maquette.training.saving.mixin import SaverMixin
 from maquette.training.weights import check_fits, latest, run_checkpoint
 
 log = get_logger(__name__)
@@ -63,10 +63,10 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
         """Weights ``lambda_NAME`` of the losses ``loss_NAME``; each a number or a schedule."""
 
         optimizer: dict[str, Any] = field(default_factory=dict)
-        """``{name, args, params}``, see :func:`maquette.training.optimizers.parse_optimizer`."""
+        """``{name, args, params}``, see :func:`maquette.training.optimization.optimizers.parse_optimizer`."""
 
         scheduler: dict[str, Any] | None = None
-        """``{name, interval, args}``, see :func:`maquette.training.optimizers.parse_scheduler`."""
+        """``{name, interval, args}``, see `parse_scheduler` in `training.optimization.optimizers`."""
 
         weights: str | None = None
         """A checkpoint whose weights are loaded, as far as they fit; the step is not continued. A run folder

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from maquette.core.errors import ConfigError
+from maquette.training.craft.rules import freeze_rules, init_rules
 from maquette.training.observing import GrowthConfig, LoggingConfig, seconds_of
-from maquette.training.rules import freeze_rules, init_rules
 
 FINISHES = ("test", "export")
 PRECISIONS = ("32", "32-true", "64", "64-true", "bf16-mixed", "bf16-true", "16-mixed")
@@ -16,7 +16,7 @@ LOGGERS = ("csv", "tensorboard", "wandb")
 
 @dataclass(kw_only=True)
 class EMAConfig:
-    """A running average of the weights; see :mod:`maquette.training.ema`."""
+    """A running average of the weights; see :mod:`maquette.training.craft.ema`."""
 
     enabled: bool = False
     """Whether an average is kept and used for evaluation and export."""
@@ -100,11 +100,11 @@ class TrainingConfig:
     """Internal precision of float32 matrix products: highest, high (TF32 on a GPU), medium (bfloat16)."""
 
     init: list[Any] = field(default_factory=list)
-    """How weights begin, rules ``{pattern, scheme, args}``; see :class:`maquette.training.rules.InitRule`."""
+    """How weights begin, rules ``{pattern, scheme, args}``; see `InitRule` in `training.craft.rules`."""
 
     freeze: list[Any] = field(default_factory=list)
     """What does not learn: patterns, or rules ``{pattern, since, until}``; see
-    :class:`maquette.training.rules.FreezeRule`."""
+    :class:`maquette.training.craft.rules.FreezeRule`."""
 
     compile: list[str] = field(default_factory=list)
     """Modules, by dotted path, whose forward pass is compiled (``torch.compile``) at their first call."""

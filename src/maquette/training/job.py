@@ -33,13 +33,13 @@ from maquette.training.callbacks.step_frame import StepFrame
 from maquette.training.callbacks.step_log import step_seconds
 from maquette.training.callbacks.time_budget import out_of_time
 from maquette.training.config import TrainingConfig
-from maquette.training.craft import craft_callbacks, prepare
+from maquette.training.craft.apply import craft_callbacks, prepare
+from maquette.training.craft.ema import EMA
 from maquette.training.distributed import several_processes
-from maquette.training.ema import EMA
 from maquette.training.failures import named_failures
 from maquette.training.loggers import make_log_folders, make_loggers
 from maquette.training.machine import machine, versions
-from maquette.training.optimizers import plain
+from maquette.training.optimization.optimizers import plain
 from maquette.training.phases import Phases
 from maquette.training.profiling.tools import NO_TOOLS, Tools
 from maquette.training.result import RunResult

@@ -24,7 +24,7 @@ from maquette.io.data import read_json, write_json
 from maquette.training.failures import named_failures
 from maquette.training.job import Mode, run_job, training_config
 from maquette.training.machine import machine, versions
-from maquette.training.optimizers import plain
+from maquette.training.optimization.optimizers import plain
 from maquette.training.profiling.tools import NO_TOOLS, Tools
 from maquette.training.result import RunResult
 from maquette.training.resuming import check_finished, newest_checkpoint

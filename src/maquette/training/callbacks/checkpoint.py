@@ -13,7 +13,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from maquette.core.errors import CollapseError, RunFailed, UserError
 from maquette.core.loading import load_checkpoint
 from maquette.core.paths import atomic_path
-from maquette.training.ema import EMA
+from maquette.training.craft.ema import EMA
 
 
 class WholeCheckpoints(TorchCheckpointIO):

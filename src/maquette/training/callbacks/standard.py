@@ -19,7 +19,7 @@ from maquette.training.callbacks.step_log import StepLog
 from maquette.training.callbacks.time_budget import TimeBudget
 from maquette.training.config import TrainingConfig
 from maquette.training.observing import seconds_of
-from maquette.training.optimizers import PLATEAU
+from maquette.training.optimization.optimizers import PLATEAU
 from maquette.training.run_folder import RunFolder
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maquette.training.patterns import module_at
+from maquette.training.craft.patterns import module_at
 
 Capture = dict[str, Any]
 """By the path of the module: what it was given or gave last; tensors, or what holds them."""

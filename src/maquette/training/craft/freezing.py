@@ -9,8 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torch.optim import Optimizer
 
-from maquette.training.patterns import matching
-from maquette.training.rules import FreezeRule
+from maquette.training.craft.patterns import matching
+from maquette.training.craft.rules import FreezeRule
 
 KEY = "training.freeze"
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from maquette.core.errors import ConfigError
-from maquette.training.patterns import module_at
+from maquette.training.craft.patterns import module_at
 
 KEY = "training.compile"
 

@@ -13,7 +13,7 @@ from maquette.core.errors import UserError
 from maquette.core.processes import is_leader
 from maquette.io.images import write_image
 from maquette.training.loggers.media import loggers_of, logging_of, show_picture
-from maquette.training.pictures import (
+from maquette.training.saving.pictures import (
     Picture,
     Range,
     cubemap_picture,

@@ -10,14 +10,14 @@ from maquette.core.base import BaseModule
 from maquette.core.log import get_logger
 from maquette.core.progress import ProgressListener
 from maquette.training.base_system import BaseSystem
-from maquette.training.compiling import compile_modules
 from maquette.training.config import TrainingConfig
-from maquette.training.freezing import Freeze, freeze_for_good
-from maquette.training.gradient_checkpointing import use_gradient_checkpointing
-from maquette.training.initialisation import initialise
-from maquette.training.memory_format import use_channels_last
+from maquette.training.craft.compiling import compile_modules
+from maquette.training.craft.freezing import Freeze, freeze_for_good
+from maquette.training.craft.gradient_checkpointing import use_gradient_checkpointing
+from maquette.training.craft.initialisation import initialise
+from maquette.training.craft.memory_format import use_channels_last
+from maquette.training.craft.rules import freeze_rules, init_rules
 from maquette.training.overview import ShowOverview
-from maquette.training.rules import freeze_rules, init_rules
 from maquette.training.run_folder import RunFolder
 
 log = get_logger(__name__)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from maquette.core.errors import ConfigError
-from maquette.training.patterns import is_pattern, matching
+from maquette.training.craft.patterns import is_pattern, matching
 
 KEY = "system.optimizer.params"
 DECAYED = ("all", "matrices")

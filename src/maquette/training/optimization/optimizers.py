@@ -16,9 +16,9 @@ from torch.optim import Optimizer, lr_scheduler
 from maquette.core.errors import ConfigError, UnknownKeyError, UnknownNameError
 from maquette.core.optional import require
 from maquette.core.schedule import Schedule
-from maquette.training.optimizer_state import WAYS, keep_to_this_machine
-from maquette.training.parameter_groups import KEY, parameter_groups
-from maquette.training.schedulers import ChainedScheduler, SequentialLR
+from maquette.training.optimization.parameter_groups import KEY, parameter_groups
+from maquette.training.optimization.schedulers import ChainedScheduler, SequentialLR
+from maquette.training.optimization.state import WAYS, keep_to_this_machine
 
 OPTIMIZER_KEYS = ("name", "args", "params", "weight_decay_on")
 SCHEDULER_KEYS = (
@@ -39,7 +39,7 @@ def parse_optimizer(config: Mapping[str, Any], model: nn.Module) -> Optimizer:
 
     ``name`` is a class of ``torch.optim``, one of the package pytorch-optimizer (``Adan``, ``Lion``, ...; the
     extra ``optim``), or ``FusedAdam``, which this ecosystem's recipes take from apex. ``params`` and
-    ``weight_decay_on`` are those of :func:`maquette.training.parameter_groups.parameter_groups`.
+    ``weight_decay_on`` are those of :func:`maquette.training.optimization.parameter_groups.parameter_groups`.
 
     Raises:
         ConfigError: a path matches nothing, holds no parameter, or an argument does not exist.

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from maquette.core.errors import UnknownKeyError
-from maquette.training.losses import check_loss_names
+from maquette.training.optimization.losses import check_loss_names
 from maquette.training.run import run
 
 

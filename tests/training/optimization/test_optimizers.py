@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from maquette.core.errors import ConfigError, MissingBackendError, UnknownNameError
-from maquette.training.optimizers import parse_optimizer, parse_scheduler
+from maquette.training.optimization.optimizers import parse_optimizer, parse_scheduler
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from maquette.core.errors import ConfigError
-from maquette.training.patterns import module_at
+from maquette.training.craft.patterns import module_at
 
 KEY = "training.channels_last"
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from maquette.core.log import get_logger
-from maquette.training.patterns import module_at
+from maquette.training.craft.patterns import module_at
 
 log = get_logger(__name__)
 

@@ -10,8 +10,8 @@ from torch.optim import Optimizer
 
 from maquette.core.errors import ConfigError
 from maquette.core.loading import load_checkpoint
-from maquette.training.freezing import Freeze, freeze_for_good
-from maquette.training.rules import FreezeRule, freeze_rules
+from maquette.training.craft.freezing import Freeze, freeze_for_good
+from maquette.training.craft.rules import FreezeRule, freeze_rules
 from maquette.training.run import run
 
 

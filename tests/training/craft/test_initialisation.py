@@ -7,8 +7,8 @@ from torch import nn
 
 from maquette.core.errors import ConfigError
 from maquette.core.loading import load_checkpoint
-from maquette.training.initialisation import initialise
-from maquette.training.rules import SCHEMES, init_rules
+from maquette.training.craft.initialisation import initialise
+from maquette.training.craft.rules import SCHEMES, init_rules
 from maquette.training.run import run
 
 

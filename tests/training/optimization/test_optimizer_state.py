@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from maquette.core.errors import UserError
-from maquette.training.optimizers import parse_optimizer
+from maquette.training.optimization.optimizers import parse_optimizer
 
 
 def stepped(model: nn.Module, config: dict[str, Any]) -> torch.optim.Optimizer:

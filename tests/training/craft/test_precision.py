@@ -8,13 +8,13 @@ import torch
 from maquette.core.errors import ConfigError
 from maquette.core.loading import load_checkpoint
 from maquette.training.config import TrainingConfig
-from maquette.training.precision import precision_settings
+from maquette.training.craft.precision import precision_settings
 from maquette.training.run import run
 
 
 @pytest.fixture
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maquette.training.precision.is_gpu", lambda device: False)
+    monkeypatch.setattr("maquette.training.craft.precision.is_gpu", lambda device: False)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_precision_of_a_cpu_is_32_or_asked_by_name(
 
 
 def test_a_gpu_computes_in_what_the_recipe_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maquette.training.precision.is_gpu", lambda device: True)
+    monkeypatch.setattr("maquette.training.craft.precision.is_gpu", lambda device: True)
     assert precision_settings("16-mixed", TrainingConfig(precision_on_cpu="64")) == {"precision": "16-mixed"}
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from maquette.core.errors import ConfigError
 from maquette.core.random import named_generator
-from maquette.training.patterns import matching
-from maquette.training.rules import InitRule
+from maquette.training.craft.patterns import matching
+from maquette.training.craft.rules import InitRule
 
 _OF_MATRICES: Mapping[str, Callable[..., Any]] = {
     "kaiming_uniform": nn.init.kaiming_uniform_,

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from maquette.core.errors import ConfigError
-from maquette.training.parameter_groups import parameter_groups
-from maquette.training.patterns import matching, module_at
+from maquette.training.craft.patterns import matching, module_at
+from maquette.training.optimization.parameter_groups import parameter_groups
 
 
 @pytest.fixture

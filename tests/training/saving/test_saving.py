@@ -12,7 +12,7 @@ from PIL import Image
 
 from maquette.core.errors import ConfigError, MissingFileError, UserError
 from maquette.ops.mesh import Mesh
-from maquette.training.saving import SaverMixin
+from maquette.training.saving.mixin import SaverMixin
 
 
 @pytest.fixture
@@ -293,7 +293,7 @@ def test_arrays_that_are_no_mesh_are_refused(saver: SaverMixin, arguments: Any, 
 def test_only_the_first_process_writes(saver: SaverMixin, monkeypatch: pytest.MonkeyPatch) -> None:
     mesh = tetrahedron()
     source = saver.save_json("source.json", {})
-    monkeypatch.setattr("maquette.training.picture_saving.is_leader", lambda: False)
+    monkeypatch.setattr("maquette.training.saving.picture_files.is_leader", lambda: False)
     image = torch.zeros(4, 4, 3)
     paths = [
         saver.save_rgb_image("a.png", image), saver.save_uv_image("b.png", image[..., :2]),
@@ -335,7 +335,7 @@ def test_loggers_are_named(saver: SaverMixin) -> None:
 
 def test_roughness_alone_is_packed_without_metal():
     from maquette.ops.mesh import Mesh
-    from maquette.training.mesh_parts import texture_maps
+    from maquette.training.saving.mesh_parts import texture_maps
 
     mesh = Mesh(torch.eye(3), torch.tensor([[0, 1, 2]]))
     packed = texture_maps(mesh, roughness=torch.full((2, 2, 1), 0.5))["metallic_roughness"]

@@ -25,8 +25,8 @@ from maquette.io.writing import whole_file
 from maquette.ops.gaussians import Gaussians
 from maquette.ops.mesh import Mesh
 from maquette.training.loggers.media import loggers_of, logging_of, show_mesh, show_video
-from maquette.training.mesh_parts import mesh_of, texture_maps
-from maquette.training.picture_saving import PictureSaver
+from maquette.training.saving.mesh_parts import mesh_of, texture_maps
+from maquette.training.saving.picture_files import PictureSaver
 
 SEQUENCE_FORMATS = ("mp4", "gif")
 

@@ -1,0 +1,1 @@
+"""Losses by name, optimizers with their parameter groups, and schedulers."""

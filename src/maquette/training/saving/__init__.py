@@ -1,0 +1,1 @@
+"""What a system writes, by the names this ecosystem knows."""
