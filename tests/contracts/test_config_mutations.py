@@ -38,6 +38,7 @@ def test_what_is_right_is_accepted_and_what_is_wrong_is_not(
         ("first-light", Mutation("system.geometry.mlp_network_config", ["a"])),
         ("first-light", Mutation("system.weights", "")),
         ("sdf", Mutation("system.geometry.sdf_bias_params", kind="remove")),
+        ("gaussians", Mutation("data", "${nowhere}")),
     ],
     ids=lambda one: getattr(one, "path", one),
 )

@@ -1,7 +1,8 @@
 """From a recipe and a command line to the `ExperimentConfig` of a run; nothing is written to disk here."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
@@ -166,20 +167,8 @@ def load_config(
         MissingFileError: there is no such recipe.
         UnknownKeyError, ConfigError, UnknownNameError: the recipe or an override is wrong; the key is named.
     """
-    recipe = _read(source)
-    check_blocks(OmegaConf.to_container(recipe, resolve=False), BLOCKS, LISTS)
-    apply_overrides(recipe, [word for word in overrides if split_override(word)[0] == "stages"])
-    entries = take_stages(recipe)
-    names = [str(entry["name"]) for entry in entries]
-    words = [word for word in overrides if split_override(word)[0] != "stages"]
-    config = _loaded(recipe.copy(), words_for(words, None, names), cli)
-    for index, entry in enumerate(entries):
-        with in_stage(index, names[index]):
-            staged = _staged(recipe, entry)
-            one = _loaded(staged, words_for(words, index, names), cli)
-            changes = difference(config.to_dict(), one.to_dict())
-        config.stages.append({"name": names[index], **changes})
-    return config
+    with _readable("the recipe"):
+        return _load(_read(source), overrides, cli)
 
 
 def stage_configs(config: ExperimentConfig) -> list[ExperimentConfig]:
@@ -240,6 +229,23 @@ def _check_modules(cfg: ExperimentConfig) -> None:
         cls = registry.find(name, _kind(type_key))
         if hasattr(cls, "Config"):
             parse_structured(cls.Config, content, content_key)
+
+
+def _load(recipe: DictConfig, overrides: Sequence[str], cli: Mapping[str, Any] | None) -> ExperimentConfig:
+    """The recipe as a whole, then each of its stages."""
+    check_blocks(OmegaConf.to_container(recipe, resolve=False), BLOCKS, LISTS)
+    apply_overrides(recipe, [word for word in overrides if split_override(word)[0] == "stages"])
+    entries = take_stages(recipe)
+    names = [str(entry["name"]) for entry in entries]
+    words = [word for word in overrides if split_override(word)[0] != "stages"]
+    config = _loaded(recipe.copy(), words_for(words, None, names), cli)
+    for index, entry in enumerate(entries):
+        with in_stage(index, names[index]):
+            staged = _staged(recipe, entry)
+            one = _loaded(staged, words_for(words, index, names), cli)
+            changes = difference(config.to_dict(), one.to_dict())
+        config.stages.append({"name": names[index], **changes})
+    return config
 
 
 def _loaded(recipe: DictConfig, overrides: Sequence[str], cli: Mapping[str, Any] | None) -> ExperimentConfig:
@@ -312,15 +318,11 @@ def _read(source: str | Path | Mapping[str, Any] | DictConfig) -> DictConfig:
     if isinstance(source, DictConfig):
         return _older_keys_dropped(source.copy(), "the given recipe")
     if isinstance(source, Mapping):
-        try:
-            return _older_keys_dropped(OmegaConf.create(dict(source)), "the given recipe")
-        except OmegaConfBaseException as err:
-            raise _broken(err, "the given recipe") from err
+        return _older_keys_dropped(OmegaConf.create(dict(source)), "the given recipe")
     path = recipe_path(source)
     try:
-        content = OmegaConf.load(path)
-    except OmegaConfBaseException as err:
-        raise _broken(err, f"the recipe {path}") from err
+        with _readable(f"the recipe {path}"):
+            content = OmegaConf.load(path)
     except (yaml.YAMLError, UnicodeDecodeError) as err:
         raise UserError(f"The recipe {path} is no valid YAML.", str(err).splitlines()[:6]) from err
     if not isinstance(content, DictConfig):
@@ -328,12 +330,16 @@ def _read(source: str | Path | Mapping[str, Any] | DictConfig) -> DictConfig:
     return _older_keys_dropped(content, str(path))
 
 
-def _broken(err: OmegaConfBaseException, what: str) -> UserError:
-    """What OmegaConf cannot make sense of, with its key where it knows that."""
-    first = str(err).splitlines()[0]
-    if err.full_key:
-        return ConfigError(str(err.full_key), first, "a value; ${key} for that of another key")
-    return UserError(f"{what[:1].upper()}{what[1:]} cannot be read.", [first])
+@contextmanager
+def _readable(what: str) -> Iterator[None]:
+    """What OmegaConf cannot make sense of is told with its key, where it knows that."""
+    try:
+        yield
+    except OmegaConfBaseException as err:
+        first = str(err).splitlines()[0]
+        if err.full_key:
+            raise ConfigError(str(err.full_key), first, "a value; ${key} for that of another key") from err
+        raise UserError(f"{what[:1].upper()}{what[1:]} cannot be read.", [first]) from err
 
 
 def _older_keys_dropped(cfg: DictConfig, where: str) -> DictConfig:
