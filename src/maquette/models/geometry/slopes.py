@@ -26,7 +26,8 @@ def difference_slope(
 ) -> Float[Tensor, "*N 3"]:
     """The gradient of a field from its values at points `eps` away along each axis.
 
-    Forward differences take 3 evaluations, central ones 6. Points stay in the cube of half-width `radius`.
+    Forward differences take 3 evaluations, central ones 6. Points stay in the cube of half-width `radius`:
+    within `eps` of a face a forward difference looks inwards, and a central one is as wide as there is room.
 
     Args:
         field: the field.
@@ -36,12 +37,13 @@ def difference_slope(
         radius: half the width of the cube where the field is defined.
         central: look in both directions.
     """
-    steps = eps * torch.eye(3, dtype=points.dtype, device=points.device)
-    ahead = field((points[..., None, :] + steps).clamp(-radius, radius))[..., 0]
+    where, here = points.detach(), points[..., None, :]
     if not central:
-        return (ahead - value) / eps
-    behind = field((points[..., None, :] - steps).clamp(-radius, radius))[..., 0]
-    return (ahead - behind) / (2.0 * eps)
+        step = torch.full_like(where, eps).where(where + eps <= radius, -eps)
+        return (field(here + step.diag_embed())[..., 0] - value) / step
+    above, below = (radius - where).clamp(0.0, eps), (radius + where).clamp(0.0, eps)
+    ahead, behind = field(here + above.diag_embed()), field(here - below.diag_embed())
+    return (ahead - behind)[..., 0] / (above + below)
 
 
 def analytic_slope(value: Float[Tensor, "*N 1"], points: Float[Tensor, "*N 3"]) -> Float[Tensor, "*N 3"]:
