@@ -48,6 +48,7 @@ def test_the_table(ball, tmp_path, capsys):
     [
         (["compare", "ball.glb"], "B"),
         (["compare", "ball.glb", "none.glb"], "not found"),
+        (["compare", "ball.glb", "ball.glb", "--in-up", "y"], "unlike ball.glb"),
         (["compare", "ball.glb", "ball.glb", "--points", "0"], "no whole number"),
         (["compare", "ball.glb", "ball.glb", "--tolerance", "nan"], "no length above zero"),
         (["mesh-from-points", "ball.glb", "a.glb"], "not a cloud of points"),

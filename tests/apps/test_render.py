@@ -106,6 +106,7 @@ def test_points(tmp_path):
         (["ball.glb", "--out", "a.png", "--distance", "-1"], "--distance is above 0"),
         (["ball.glb", "--out", "a.png", "--fov", "180"], "1 to 170"),
         (["ball.glb", "--out", "old.png"], "--overwrite"),
+        (["ball.glb", "--out", "a.png", "--in-units", "cm"], "--in-units is for files that do not say"),
         (["ball.glb"], "--out"),
         (["none.glb", "--out", "a.png"], "not found"),
         (["old.png", "--out", "a.png"], "Meshes are read from"),

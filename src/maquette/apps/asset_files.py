@@ -21,6 +21,8 @@ from maquette.core.progress import ProgressEvent
 UNITS = "m dm cm mm in ft"
 OBJ_MAPS = ("kd", "pr", "pm", "norm")
 USD_MAPS = ("base_color", "metallic_roughness", "normal")
+FRAMED = (".glb", ".gltf", ".usd", ".usda", ".usdc", ".usdz")
+"""Formats that say which way is up, and how long a unit is."""
 
 
 def add_frame_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +33,20 @@ def add_frame_arguments(parser: argparse.ArgumentParser) -> None:
 
 def frame_of(path: str, args: argparse.Namespace) -> dict[str, str | None]:
     """The options of `add_frame_arguments` for a file, unless its format says itself which way is up."""
-    knows = Path(path).suffix.lower() in (".glb", ".gltf", ".usd", ".usda", ".usdc", ".usdz")
-    return {"up": None, "units": None} if knows else {"up": args.in_up, "units": args.in_units}
+    known = Path(path).suffix.lower() in FRAMED
+    return {"up": None, "units": None} if known else {"up": args.in_up, "units": args.in_units}
+
+
+def check_frame_arguments(args: argparse.Namespace, *paths: str) -> None:
+    """Refuse `--in-up` and `--in-units` where every file says itself which way is up.
+
+    Raises:
+        UserError: naming the option.
+    """
+    given = [name for name in ("--in-up", "--in-units") if getattr(args, name[2:].replace("-", "_"))]
+    if given and all(Path(path).suffix.lower() in FRAMED for path in paths):
+        names = " and ".join(dict.fromkeys(paths))
+        raise UserError(f"{given[0]} is for files that do not say their axes and units, unlike {names}.")
 
 
 def picture_size(text: str) -> tuple[int, int]:

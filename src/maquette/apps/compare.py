@@ -7,7 +7,13 @@ import json
 import math
 from typing import Any
 
-from maquette.apps.asset_files import add_frame_arguments, frame_of, progress, say
+from maquette.apps.asset_files import (
+    add_frame_arguments,
+    check_frame_arguments,
+    frame_of,
+    progress,
+    say,
+)
 from maquette.apps.generate import positive
 from maquette.core.errors import UserError
 
@@ -39,6 +45,7 @@ def main(args: argparse.Namespace) -> int:
     """Compare and print."""
     from maquette.evaluation.mesh_compare import compare_shapes
 
+    check_frame_arguments(args, args.a, args.b)
     with progress() as step:
         step("reading")
         shapes = [_shape(path, args) for path in (args.a, args.b)]

@@ -9,6 +9,7 @@ from typing import Any
 from maquette.apps.asset_files import (
     Steps,
     add_frame_arguments,
+    check_frame_arguments,
     check_output,
     frame_of,
     progress,
@@ -19,7 +20,9 @@ from maquette.core.errors import UserError
 
 KINDS = ("mesh", "points", "splats")
 SUFFIXES = (".glb", ".obj", ".ply", ".stl", ".usd", ".usda", ".usdc", ".usdz")
+WITHOUT_TEXTURE = (".ply", ".stl")
 SPLATS = 20_000
+RESOLUTION = 128
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,17 +54,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--points", type=positive, metavar="N", help="N points into a .ply")
     parser.add_argument("--splats", type=positive, metavar="N", help=f"N splats into a .ply ({SPLATS})")
     parser.add_argument(
-        "--resolution", type=positive, default=128, metavar="R", help="of a mesh of splats (%(default)s)"
+        "--resolution", type=positive, metavar="R", help=f"of a mesh of splats ({RESOLUTION})"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of drawn points (%(default)s)")
+    parser.add_argument("--seed", type=int, metavar="S", help="of points drawn from a mesh (0)")
     parser.add_argument("--report", action="store_true", help="also NAME.report.json: is the mesh healthy")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     add_frame_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Convert, and print what was written and what it is."""
+    from maquette.io.mesh_report import report_path
+
     out = check_output(args.out, SUFFIXES, args.overwrite)
+    check_frame_arguments(args, args.input)
+    if args.report:
+        check_output(report_path(out), (".json",), args.overwrite)
     with progress() as step:
         step("reading")
         from maquette.io.assets import read_asset
@@ -88,11 +96,31 @@ def _kind_of_result(asset: Any, out: Path, args: argparse.Namespace) -> str:
             f"{args.input} holds points: a mesh of them is a reconstruction.",
             hint=f"maquette mesh-from-points {args.input} {out}",
         )
-    mesh_options = ("decimate", "texture_size", "texture_format", "unlit", "repair", "report")
-    unused = [name for name in mesh_options if getattr(args, name)] if kind != "mesh" else []
-    if unused:
-        raise UserError(f"--{unused[0].replace('_', '-')} is for meshes, and {out} will hold {kind}.")
+    _check_options(came, kind, out, args)
     return kind
+
+
+def _check_options(came: str, kind: str, out: Path, args: argparse.Namespace) -> None:
+    """Refuse what would change nothing for what came in and what is written."""
+    mesh = kind == "mesh"
+    textured = mesh and came == "mesh" and out.suffix.lower() not in WITHOUT_TEXTURE
+    applies = {
+        "decimate": (mesh, "meshes"),
+        "repair": (mesh, "meshes"),
+        "report": (mesh, "meshes"),
+        "texture_size": (textured, "a mesh that came with textures, as .glb, .obj or USD"),
+        "texture_format": (textured, "a mesh that came with textures, as .glb, .obj or USD"),
+        "unlit": (out.suffix.lower() == ".glb", ".glb"),
+        "points": (kind == "points", "a .ply of points"),
+        "splats": (kind == "splats" != came, "splats that are made of a mesh or of points"),
+        "resolution": (mesh and came == "splats", "a mesh that is made of splats"),
+        "seed": (kind == "points" and came == "mesh", "points that are drawn from a mesh"),
+    }
+    for name, (fits, when) in applies.items():
+        given = getattr(args, name)
+        if not fits and given is not None and given is not False:
+            pair = f"here: {came} ({Path(args.input).suffix}) to {kind} ({out.suffix})"
+            raise UserError(f"--{name.replace('_', '-')} is for {when}.", [pair])
 
 
 def _write_mesh(asset: Any, out: Path, args: argparse.Namespace, step: Steps) -> list[Any]:
@@ -106,7 +134,7 @@ def _write_mesh(asset: Any, out: Path, args: argparse.Namespace, step: Steps) ->
     mesh, notes = asset, []
     if isinstance(asset, Gaussians):
         step("surface")
-        mesh = surface_of_splats(Path(args.input), asset, args.resolution)
+        mesh = surface_of_splats(Path(args.input), asset, args.resolution or RESOLUTION)
     if args.repair:
         step("repairing")
         mesh, done = repaired(mesh)
@@ -124,19 +152,15 @@ def _write_mesh(asset: Any, out: Path, args: argparse.Namespace, step: Steps) ->
     if args.texture_size:
         mesh = with_texture_size(mesh, args.texture_size)
     step("writing")
-    files = write_mesh(mesh, out, up=args.up, units=args.units or "m", **_options(out, args))
+    files = write_mesh(mesh, out, up=args.up, units=args.units or "m", **_options(args))
     files += [write_report(mesh, out)] if args.report else []
     report = mesh_report(mesh)
     state = "closed" if report.closed else "not closed" if report.manifold else "not manifold"
     return [f"{report.faces} faces, {report.components} pieces, {state}", *notes, *files]
 
 
-def _options(out: Path, args: argparse.Namespace) -> dict[str, Any]:
-    suffix = out.suffix.lower()
-    textured = suffix not in (".ply", ".stl")
-    if args.unlit and suffix != ".glb":
-        raise UserError("--unlit is for .glb.")
-    options = {"texture_format": args.texture_format} if args.texture_format and textured else {}
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    options: dict[str, Any] = {"texture_format": args.texture_format} if args.texture_format else {}
     options |= {"unlit": True} if args.unlit else {}
     return options | ({"repair": True} if args.repair else {})
 
@@ -149,7 +173,7 @@ def _write_points(asset: Any, out: Path, args: argparse.Namespace, step: Steps) 
 
     up, units = args.up or "z", args.units or "m"
     check_frame(up, units)
-    cloud = as_points(asset, args.points, args.seed)
+    cloud = as_points(asset, args.points, args.seed or 0)
     if up == "y":
         normals = None if cloud.normals is None else to_gltf_axes(cloud.normals)
         cloud = cloud.replace(points=to_gltf_axes(cloud.points), normals=normals)

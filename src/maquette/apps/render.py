@@ -9,6 +9,7 @@ from typing import Any
 
 from maquette.apps.asset_files import (
     add_frame_arguments,
+    check_frame_arguments,
     check_output,
     color,
     frame_of,
@@ -70,6 +71,7 @@ def main(args: argparse.Namespace) -> int:
     out = check_output(args.out, (*PICTURES, *VIDEOS), args.overwrite)
     depth = check_output(args.depth, (".npy",), args.overwrite) if args.depth else None
     normal = check_output(args.normal, (".npy", *PICTURES), args.overwrite) if args.normal else None
+    check_frame_arguments(args, args.asset)
     _check_numbers(args)
     drawn = _drawn(args, out.suffix.lower() in VIDEOS)
     from maquette.io.data import write_npy

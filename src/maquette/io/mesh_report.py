@@ -18,4 +18,9 @@ def write_report(mesh: Mesh, path: str | Path) -> Path:
     """
     path = Path(path)
     report = {"file": path.name, **mesh_report(mesh).as_dict()}
-    return write_json(path.with_name(f"{path.stem}.report.json"), report)
+    return write_json(report_path(path), report)
+
+
+def report_path(path: Path) -> Path:
+    """Where the report of the mesh file `path` lies."""
+    return path.with_name(f"{path.stem}.report.json")
