@@ -12,7 +12,8 @@ from maquette.apps.main import main
 from maquette.io.assets import read_asset
 from maquette.io.mesh import is_watertight, read_mesh, write_mesh
 from maquette.io.ply import ply_kind, read_points
-from maquette.io.splats import read_splats
+from maquette.io.splats import read_splats, write_splats
+from maquette.ops.gaussians import Gaussians, colors_to_sh
 from maquette.ops.mesh import Mesh, bounding_box, triangles
 
 HAS_USD = importlib.util.find_spec("pxr") is not None
@@ -114,6 +115,24 @@ def test_splats_there_and_back(ball, tmp_path):
     assert surface.vertex_colors[surface.vertices[:, 1] > 0.5, 0].min() > 0.6
 
 
+def test_a_mesh_of_splats_has_their_colors(tmp_path):
+    points = torch.tensor(trimesh.creation.icosphere(2).vertices, dtype=torch.float32)
+    color = torch.tensor([0.2, 0.5, 0.75])
+    write_splats(
+        Gaussians(
+            means=points,
+            rotations=torch.tensor([1.0, 0, 0, 0]).expand(len(points), 4),
+            scales=torch.full((len(points), 3), 0.15),
+            opacities=torch.full((len(points),), 0.9),
+            sh=colors_to_sh(color).expand(len(points), 1, 3),
+        ),
+        tmp_path / "a.ply",
+    )
+    assert run(tmp_path / "a.ply", tmp_path / "b.ply", "--as", "mesh", "--resolution", 16) == 0
+    found = read_mesh(tmp_path / "b.ply").vertex_colors
+    torch.testing.assert_close(found, color.expand_as(found), atol=0.01, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -127,6 +146,15 @@ def test_splats_there_and_back(ball, tmp_path):
         (["ball.glb", "a.glb", "--points", "9"], "Points are written as .ply"),
         (["ball.glb", "a.ply", "--points", "9", "--repair"], "--repair is for meshes"),
         (["ball.glb", "a.obj", "--unlit"], "--unlit is for .glb"),
+        (["ball.glb", "a.ply", "--texture-size", "9"], "--texture-size is for a mesh that came with"),
+        (["ball.glb", "a.stl", "--texture-format", "jpg"], "--texture-format is for a mesh"),
+        (["ball.glb", "a.ply", "--resolution", "9"], "--resolution is for a mesh that is made of splats"),
+        (["ball.glb", "a.ply", "--seed", "0"], "--seed is for points that are drawn"),
+        (["ball.glb", "a.ply", "--as", "mesh", "--points", "9"], "--points is for a .ply of points"),
+        (["ball.glb", "a.ply", "--points", "9", "--splats", "9"], "--splats is for splats"),
+        (["points.ply", "a.ply", "--seed", "3"], "here: points (.ply) to points (.ply)"),
+        (["ball.glb", "a.obj", "--in-up", "y"], "--in-up is for files that do not say"),
+        (["ball.glb", "a.obj", "--in-units", "cm"], "unlike ball.glb"),
         (["none.glb", "a.glb"], "not found"),
         (["folder", "a.glb"], "is a folder"),
         (["cut.glb", "a.glb"], "ends early"),
@@ -154,6 +182,15 @@ def test_files_beside_are_not_replaced_either(ball, tmp_path, capsys, name, out)
     assert run(ball, tmp_path / out) == 2
     assert f"{name} is there already" in capsys.readouterr().err
     assert (tmp_path / name).read_text() == "mine" and not (tmp_path / out).exists()
+
+
+def test_a_report_is_not_replaced_either(ball, tmp_path, capsys):
+    (tmp_path / "a.report.json").write_text("mine")
+    assert run(ball, tmp_path / "a.obj", "--report") == 2
+    assert "a.report.json is there already" in capsys.readouterr().err
+    assert (tmp_path / "a.report.json").read_text() == "mine" and not (tmp_path / "a.obj").exists()
+    assert run(ball, tmp_path / "a.obj", "--report", "--overwrite") == 0
+    assert json.loads((tmp_path / "a.report.json").read_text())["faces"] == 320
 
 
 def test_overwrite_replaces(ball, tmp_path):

@@ -93,7 +93,7 @@ def surface_of_splats(path: Path, gaussians: Gaussians, resolution: int) -> Mesh
     with torch.no_grad():
         geometry = GaussianSplatting(cfg)
         mesh = geometry.isosurface()
-        colors = geometry.export(mesh.vertices)["features"].clamp(0.0, 1.0)
+        colors = torch.sigmoid(geometry.export(mesh.vertices)["features"])
     return Mesh(mesh.vertices, mesh.faces, vertex_colors=colors)
 
 
