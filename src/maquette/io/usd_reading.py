@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +9,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from maquette.core.errors import UserError
-from maquette.io.images import picture_to_tensor
-from maquette.io.textures import BASE_COLOR, METALLIC_ROUGHNESS, NORMAL
+from maquette.io.textures import BASE_COLOR
+from maquette.io.usd_materials import constant_color, preview_surface, surface_maps
 from maquette.ops.color import linear_to_srgb
 from maquette.ops.mesh import Mesh
 from maquette.ops.point_cloud import painted
-
-_INPUTS = {"diffuseColor": BASE_COLOR, "roughness": METALLIC_ROUGHNESS, "normal": NORMAL}
-"""Inputs of a UsdPreviewSurface, and the map that each leads to."""
 
 
 def stage_frame(stage: Any) -> tuple[str, float]:
@@ -106,8 +101,8 @@ def _textured(
     """The mesh with texture coordinates and maps, where it has both or one."""
     from pxr import UsdGeom
 
-    surface = _preview_surface(prim)
-    maps = {} if surface is None else _maps(surface, path)
+    surface = preview_surface(prim)
+    maps = {} if surface is None else surface_maps(surface, path)
     primvar = UsdGeom.PrimvarsAPI(prim).FindPrimvarWithInheritance("st")
     if primvar and primvar.HasValue():
         uvs = torch.from_numpy(_array(primvar.Get(), np.float32).reshape(-1, 2))
@@ -118,53 +113,5 @@ def _textured(
         if len(varying) and int(varying.max()) < len(uvs):
             mesh = mesh.replace(uvs=uvs, uv_faces=varying[corners], texture=maps)
     if mesh.vertex_colors is None and BASE_COLOR not in mesh.texture:
-        mesh = mesh.replace(vertex_colors=_constant(surface, mesh.n_vertices))
+        mesh = mesh.replace(vertex_colors=constant_color(surface, mesh.n_vertices))
     return mesh
-
-
-def _preview_surface(prim: Any) -> Any:
-    from pxr import UsdShade
-
-    material = UsdShade.MaterialBindingAPI(prim.GetPrim()).ComputeBoundMaterial()[0]
-    source = material.ComputeSurfaceSource()[0] if material else None
-    return source if source and source.GetIdAttr().Get() == "UsdPreviewSurface" else None
-
-
-def _maps(surface: Any, path: Path) -> dict[str, Float[Tensor, "H W C"]]:
-    found = {}
-    for name, key in _INPUTS.items():
-        shader = _source(surface.GetInput(name))
-        if shader is not None and shader.GetIdAttr().Get() == "UsdUVTexture":
-            found[key] = _picture(shader.GetInput("file").Get(), path)
-    return found
-
-
-def _source(shader_input: Any) -> Any:
-    from pxr import UsdShade
-
-    connected = shader_input.GetConnectedSources()[0] if shader_input else []
-    return UsdShade.Shader(connected[0].source.GetPrim()) if connected else None
-
-
-def _constant(surface: Any, n_vertices: int) -> Float[Tensor, "V 3"] | None:
-    """The material's own colour for every vertex."""
-    given = surface.GetInput("diffuseColor") if surface is not None else None
-    value = given.Get() if given else None
-    if value is None:
-        return None
-    return linear_to_srgb(torch.tensor(list(value))).clamp(0, 1).expand(n_vertices, 3).clone()
-
-
-def _picture(asset: Any, path: Path) -> Float[Tensor, "H W C"]:
-    from pxr import Ar
-
-    name = getattr(asset, "path", "")
-    where = getattr(asset, "resolvedPath", "")
-    content = Ar.GetResolver().OpenAsset(Ar.ResolvedPath(where)) if where else None
-    if content is None:
-        raise UserError(f"A texture of {path} was not found: {name}")
-    try:
-        with Image.open(io.BytesIO(bytes(content.GetBuffer()))) as picture:
-            return picture_to_tensor(picture)
-    except (OSError, SyntaxError, ValueError) as err:
-        raise UserError(f"A texture of {path} cannot be read: {name}", [str(err)]) from err
