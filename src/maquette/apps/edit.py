@@ -10,9 +10,10 @@ from typing import Any
 
 from maquette.apps.asset_files import say
 from maquette.apps.generate import positive
-from maquette.apps.running import add_output_arguments, execute, load
+from maquette.apps.running import add_output_arguments, execute, load, spread
 from maquette.core.errors import MissingFileError, UserError
 from maquette.core.log import get_logger
+from maquette.core.processes import is_leader
 
 ACCEPTS_OVERRIDES = True
 STEPS = 60
@@ -75,9 +76,12 @@ def main(args: argparse.Namespace) -> int:
         "trainer.max_steps": args.steps,
     }
     cfg = load(content, args.overrides, options, args)
+    code = spread(cfg, args)
+    if code is not None:
+        return code
     get_logger(__name__).info(why)
     code = execute(cfg, "train", args, raw=None)
-    sheet = write_sheet(Path(args.run) / "mesh.glb", cfg.trial_dir)
+    sheet = write_sheet(Path(args.run) / "mesh.glb", cfg.trial_dir) if is_leader() else None
     if sheet is not None:
         say(f"  {sheet}")
     return code

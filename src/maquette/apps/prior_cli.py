@@ -9,9 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from maquette.apps.running import execute, load
+from maquette.apps.running import execute, load, spread
+from maquette.core.config import ExperimentConfig
 from maquette.core.errors import UserError
 from maquette.core.paths import EMBEDDED_PRIOR
+from maquette.core.processes import is_leader
 
 ACCEPTS_OVERRIDES = True
 
@@ -40,23 +42,31 @@ def main(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     folder = Path(args.out)
-    code = _run("prior-vae", folder / "vae", args.vae_steps, args, {})
-    if code != 0:
+    vae = _part("prior-vae", folder / "vae", args, {"trainer.max_steps": args.vae_steps})
+    options = {"trainer.max_steps": args.unet_steps, "system.vae": str(folder / "vae" / "vae")}
+    unet = _part("prior-unet", folder / "unet", args, options)
+    code = spread(vae[0], args)
+    if code is not None:
         return code
-    options = {"system.vae": str(folder / "vae" / "vae")}
-    code = _run("prior-unet", folder / "unet", args.unet_steps, args, options)
-    if code == 0:
+    from maquette.training.distributed import together
+
+    with together():
+        code = _run(*vae) or _run(*unet)
+    if code == 0 and is_leader():
         Console(highlight=False, soft_wrap=True).print(f"The pipeline: {folder / 'unet' / 'prior'}")
     return code
 
 
-def _run(
-    recipe: str, folder: Path, steps: int | None, args: argparse.Namespace, options: dict[str, Any]
-) -> int:
-    run_args = argparse.Namespace(**{**vars(args), "out": str(folder), "extension": []})
-    options = {**options, "seed": args.seed, "trainer.max_steps": steps}
-    cfg = load(recipe, args.overrides, options, run_args)
-    return execute(cfg, "train", run_args, raw=Path(recipe))
+def _part(
+    recipe: str, folder: Path, args: argparse.Namespace, options: dict[str, Any]
+) -> tuple[ExperimentConfig, argparse.Namespace]:
+    """One of the two runs: its config, and the arguments of a command that does nothing else."""
+    own = argparse.Namespace(**{**vars(args), "out": str(folder), "extension": [], "recipe": recipe})
+    return load(recipe, args.overrides, {**options, "seed": args.seed}, own), own
+
+
+def _run(cfg: ExperimentConfig, args: argparse.Namespace) -> int:
+    return execute(cfg, "train", args, raw=args.recipe)
 
 
 def _report(args: argparse.Namespace) -> int:

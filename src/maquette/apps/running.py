@@ -79,11 +79,9 @@ def execute(
     """
     if args.overwrite and args.out is None:
         raise UserError("--overwrite needs --out DIR.")
-    count = wanted_processes(cfg)
-    if count > 1 and not is_launched():
-        if getattr(args, "debug", False):
-            raise UserError("--debug needs one process.", hint="trainer.devices=1")
-        return run_processes(count, args.words)
+    code = spread(cfg, args)
+    if code is not None:
+        return code
     console = Console(stderr=True, quiet=not is_leader())
     with debugger(getattr(args, "debug", False)), ProgressBar(console) as bar:
         setup_logging(args.verbose, bar.log_handler())
@@ -104,6 +102,18 @@ def execute(
     if is_leader():
         _summarise(result, Console(highlight=False, soft_wrap=True))
     return INTERRUPTED if result.interrupted else 0
+
+
+def spread(cfg: ExperimentConfig, args: argparse.Namespace) -> int | None:
+    """Have the whole command carried out by as many processes as the recipe asks for; their exit code, or
+    None where this process is to carry it out.
+    """
+    count = wanted_processes(cfg)
+    if count == 1 or is_launched():
+        return None
+    if getattr(args, "debug", False):
+        raise UserError("--debug needs one process.", hint="trainer.devices=1")
+    return run_processes(count, args.words)
 
 
 def wanted_processes(cfg: ExperimentConfig) -> int:
