@@ -52,6 +52,13 @@ def test_a_longer_draw_begins_like_a_shorter_one():
     assert torch.equal(rng.uniform("n", 9)[:, :4], rng.uniform("n", 4))
 
 
+def test_a_spread_draw_has_one_sample_in_each_part_whoever_draws_it():
+    streams = RandomStreams(5)
+    whole = streams.at(3, range(18, 24)).spread("t", 6)
+    assert (whole * 6).floor().tolist() == list(range(6))
+    assert torch.equal(streams.at(3, [20, 21]).spread("t", 6), whole[2:4])
+
+
 def test_draws_leave_the_global_generators_alone():
     seed_everything(3)
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()

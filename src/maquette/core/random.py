@@ -90,6 +90,13 @@ class StepRandom:
         offset = np.floor(unit * (high_inclusive - low + 1)).astype(np.int64)
         return self._tensor(offset + low, shape)
 
+    def spread(self, name: str, together: int) -> Float[Tensor, "B"]:
+        """Uniform in [0, 1), but one in each of as many equal parts as samples make a step together, whoever
+        draws them (stratified sampling).
+        """
+        part = torch.tensor(self.index) % together
+        return (part + self.uniform(name)) / together
+
     def keys(self, name: str) -> list[int]:
         """A number below 2^31 for each sample, for kernels that hash (key, ray) themselves."""
         return [int(key) for key in self.integers(name, 0, 2**31 - 1)]

@@ -76,13 +76,12 @@ def encode_means(
     return torch.cat([vae.encode(as_input(part)).latent_dist.mean for part in images.split(batch)])
 
 
-def spread_timesteps(share: Float[Tensor, " B"], levels: int, exponent: float = 1.0) -> Int[Tensor, " B"]:
-    """One timestep in each of B parts of the noise levels, at ``share`` in [0, 1) of its part.
+def spread_timesteps(place: Float[Tensor, " B"], levels: int, exponent: float = 1.0) -> Int[Tensor, " B"]:
+    """The timesteps at places in [0, 1) of the noise levels.
 
-    The parts are equal for ``exponent`` 1; below 1 the upper ones, of much noise, are narrower, so that
-    layout and view are trained more than texture.
+    They are spread evenly for ``exponent`` 1; below 1 there are more of the upper ones, of much noise, so
+    that layout and view are trained more than texture.
     """
-    place = (torch.arange(len(share), device=share.device) + share) / len(share)
     return (place**exponent * levels).long().clamp_max(levels - 1)
 
 

@@ -177,8 +177,9 @@ class FineTune(BaseSystem):
         denoiser = self.tuner.denoiser
         side = denoiser.latent_size
         noise = rng.normal(f"{name}/noise", denoiser.latent_channels, side, side)
-        share = rng.uniform(f"{name}/timestep")
-        t = spread_timesteps(share, denoiser.num_train_timesteps, self.cfg.timestep_exponent)
+        together = self.trainer.datamodule.place().together(rng.batch_size)
+        place = rng.spread(f"{name}/timestep", together)
+        t = spread_timesteps(place, denoiser.num_train_timesteps, self.cfg.timestep_exponent)
         return noise.to(self.device), t.to(self.device)
 
     def _check_words(self, captions: Sequence[str]) -> None:

@@ -92,9 +92,10 @@ class PriorUNet(BaseSystem):
         ]
         text = self.text_encoder(tokenize(self.tokenizer, captions).to(self.device))[0]
         noise = batch.rng.normal("prior/noise", *latents.shape[1:]).to(self.device)
-        share = batch.rng.uniform("prior/timestep").to(self.device)
+        together = self.trainer.datamodule.place().together(len(latents))
+        place = batch.rng.spread("prior/timestep", together).to(self.device)
         levels = self.noise_levels.config["num_train_timesteps"]
-        timesteps = spread_timesteps(share, levels, self.cfg.timestep_exponent)
+        timesteps = spread_timesteps(place, levels, self.cfg.timestep_exponent)
         loss = velocity_loss(self.unet, self.noise_levels, latents, text, noise, timesteps)
         self.set_loss("velocity", loss)
         return {"loss": self.total_loss()}

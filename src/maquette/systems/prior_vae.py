@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from maquette.core.paths import unfinished_name
+from maquette.core.processes import is_leader
 from maquette.diffusion.embedded import build_vae
 from maquette.diffusion.prior_losses import as_input, autoencoder_terms, prepare_autoencoder
 from maquette.training.base_system import BaseSystem
@@ -46,7 +47,7 @@ class PriorVAE(BaseSystem):
         again = self.vae(images).sample.clamp(-1.0, 1.0)
         error = ((again - images) / 2.0).square().mean((1, 2, 3))
         self.log("val/psnr", -10.0 * torch.log10(error).mean(), batch_size=len(images))
-        if batch_idx == 0:
+        if batch_idx == 0 and is_leader():  # of several processes each has other pictures
             rows = [[_cell(one) for one in part[:SHEET]] for part in (images, again)]
             self.save_image_grid(
                 f"it{self.true_global_step}-vae.png", rows, name="vae", step=self.true_global_step

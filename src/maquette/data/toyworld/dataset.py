@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from maquette.core.paths import atomic_path
 from maquette.data.toyworld.captions import azimuth_index, caption, elevation_index
 from maquette.data.toyworld.kinds import KINDS
 from maquette.data.toyworld.palette import PALETTE
@@ -67,10 +68,9 @@ def cached_pictures(folder: Path, per_toy: int, seed: int, size: int = 64) -> To
     """``render_pictures``, kept in a file of ``folder`` that is named after the arguments."""
     path = folder / f"toyworld-{size}px-{per_toy}x{len(TOYS)}-seed{seed}.pt"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        torch.save(asdict(render_pictures(per_toy, seed, size)), partial)
-        partial.replace(path)
+        pictures = asdict(render_pictures(per_toy, seed, size))
+        with atomic_path(path) as temporary:  # several processes may make it at the same time
+            torch.save(pictures, temporary)
     return ToyPictures(**torch.load(path, weights_only=True))
 
 
