@@ -11,6 +11,7 @@ from maquette.core.registry import find
 from maquette.diffusion import score
 from maquette.diffusion.load import load_pipeline
 from maquette.models.guidance.deep_floyd import DeepFloydGuidance
+from maquette.models.guidance.views import Views
 from maquette.models.prompt_processors.deep_floyd import DeepFloydPromptProcessor
 
 ideal = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("gaussian_model.py"))))
@@ -88,7 +89,7 @@ def test_it_can_be_looked_at_with_perp_neg_too(prompt):
 
 def test_denoising_to_the_end_stays_within_what_a_picture_can_be(prompt):
     guidance = DeepFloydGuidance({"pretrained_model_name_or_path": TINY, "guidance_scale": 100.0})
-    text = guidance.told(prompt, **ideal.cameras())
+    text = guidance.told(Views(prompt_utils=prompt, **ideal.cameras()))
     x, t = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([980, 500, 90])
     for _, x0 in guidance.descend(x, t, text, 4):
         assert x0.abs().max() <= 1.0

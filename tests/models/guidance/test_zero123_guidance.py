@@ -11,6 +11,7 @@ from maquette.core.registry import find
 from maquette.diffusion.families.zero123 import PictureCondition, relative_camera
 from maquette.io.images import write_image
 from maquette.models.guidance.stable_zero123 import StableZero123Guidance
+from maquette.models.guidance.views import Views
 from maquette.models.guidance.zero123 import Zero123Guidance, reference_picture
 
 MODEL = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("gaussian_model.py"))))
@@ -102,7 +103,7 @@ def test_an_evaluation_says_where_the_cameras_are(reference):
 def test_a_step_never_waits_for_the_angles_of_its_cameras(reference, monkeypatch):
     guidance = ideal(reference)
     monkeypatch.setattr(torch.Tensor, "tolist", lambda one: pytest.fail("angles were read"))
-    assert len(guidance.told(None, **MODEL.cameras()).cameras) == 3
+    assert len(guidance.told(Views(prompt_utils=None, **MODEL.cameras())).cameras) == 3
 
 
 def test_a_reference_is_a_square_on_white(tmp_path):

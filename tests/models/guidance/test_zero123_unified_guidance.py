@@ -8,7 +8,8 @@ from maquette.core.registry import find
 from maquette.diffusion import score
 from maquette.diffusion.attention_processors import SlicedAttention
 from maquette.io.images import write_image
-from maquette.models.guidance import zero123_unified
+from maquette.models.guidance import latent
+from maquette.models.guidance.views import Views
 from maquette.models.guidance.zero123 import Zero123Guidance
 from maquette.models.guidance.zero123_unified import Zero123UnifiedGuidance
 
@@ -25,12 +26,15 @@ def make(reference, kind=Zero123UnifiedGuidance, **options):
     return kind({"pretrained_model_name_or_path": RANDOM, "cond_image_path": reference, **options})
 
 
+def cameras(rows=ROWS):
+    angles = torch.tensor([[0.0, 90.0, 1.2], [20.0, 0.0, 1.5], [-10.0, 180.0, 1.0]])[rows]
+    found = {name: angles[:, i] for i, name in enumerate(("elevation", "azimuth", "camera_distances"))}
+    return {**found, "c2w": torch.eye(4).expand(len(rows), 4, 4) * angles[:, 2, None, None]}
+
+
 def ask(guidance, rows=ROWS, name="sd", **more):
     rgb = torch.rand(3, 32, 32, 3, generator=torch.Generator().manual_seed(1))[rows].requires_grad_()
-    angles = torch.tensor([[0.0, 90.0, 1.2], [20.0, 0.0, 1.5], [-10.0, 180.0, 1.0]])[rows]
-    cameras = {name: angles[:, i] for i, name in enumerate(("elevation", "azimuth", "camera_distances"))}
-    c2w = torch.eye(4).expand(len(rows), 4, 4) * angles[:, 2, None, None]
-    out = guidance(rgb, None, **cameras, c2w=c2w, rng=RandomStreams(0).at(0, rows), **more)
+    out = guidance(rgb, None, **cameras(rows), rng=RandomStreams(0).at(0, rows), **more)
     out[f"loss_{name}"].backward()
     return rgb.grad, out
 
@@ -47,7 +51,7 @@ def test_a_fresh_adapter_leaves_the_difference_that_guidance_makes(reference):
     grad, out = ask(guidance)
     latents, a = out["latents"], guidance.alpha_bar(out.timestep)
     noise = RandomStreams(0).at(0, ROWS).normal("guidance/noise", 4, 8, 8)
-    words = guidance.told(None, *torch.tensor([[0.0, 20, -10], [90, 0, 180], [1.2, 1.5, 1.0]]))
+    words = guidance.told(Views(prompt_utils=None, **cameras()))
     eps, nothing = guidance.pair(score.add_noise(latents, noise, a), out.timestep, words)
     wanted = (1 - a).view(-1, 1, 1, 1) * 4.0 * (eps - nothing)
     torch.testing.assert_close(out["loss_sd"], wanted.square().sum() / 6, rtol=1e-3, atol=1e-6)
@@ -75,7 +79,7 @@ def test_adapters_become_part_of_the_model_before_memory_options_act(reference, 
     def fuse(unet, adapters, fuse):
         seen.append(([one.path for one in adapters], {type(one) for one in unet.attn_processors.values()}))
 
-    monkeypatch.setattr(zero123_unified, "load_adapters", fuse)
+    monkeypatch.setattr(latent, "load_adapters", fuse)
     guidance = make(reference, lora=["a.safetensors"], memory="slicing")
     assert seen == [(["a.safetensors"], {AttnProcessor2_0})]
     assert {type(one) for one in guidance.denoiser.unet.attn_processors.values()} == {SlicedAttention}

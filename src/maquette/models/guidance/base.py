@@ -14,6 +14,7 @@ from maquette.core.output import MappingOutput
 from maquette.core.random import RandomStreams, StepRandom
 from maquette.core.schedule import Schedule
 from maquette.diffusion.score import clean_gradient, sample_timesteps
+from maquette.models.guidance.views import Views
 from maquette.models.prompt_processors.base import PromptUtils
 
 KEY = "system.guidance"
@@ -97,20 +98,52 @@ class BaseGuidance(BaseObject):
     num_train_timesteps: int
     """Number of noise levels; set by `set_noise_levels`."""
 
-    @abstractmethod
     def __call__(
         self,
         rgb: Float[Tensor, "B H W C"],
-        prompt_utils: PromptUtils,
+        prompt_utils: PromptUtils | None,
         elevation: Float[Tensor, "B"],
         azimuth: Float[Tensor, "B"],
         camera_distances: Float[Tensor, "B"],
         rng: StepRandom | None = None,
         rgb_as_latents: bool = False,
         guidance_eval: bool = False,
+        c2w: Float[Tensor, "B 4 4"] | None = None,
+        mvp_mtx: Float[Tensor, "B 4 4"] | None = None,
+        cond_rgb: Float[Tensor, "#B h w 3"] | None = None,
+        source_rgb: Float[Tensor, "B H W C"] | None = None,
+        source_utils: PromptUtils | None = None,
         **kwargs: Any,
     ) -> GuidanceOutput:
-        """Judge pictures with values in [0, 1], or latents; angles of the cameras in degrees."""
+        """Judge B pictures; what is not explained here is a field of `Views`.
+
+        Args:
+            rgb: values in [0, 1], or latents.
+            rng: the draws; without, those of seed 0 at this step.
+            rgb_as_latents: whether `rgb` are latents.
+            guidance_eval: whether the answer shall show what the model sees.
+            kwargs: whatever else the caller knows; ignored.
+        """
+        views = Views(
+            prompt_utils=prompt_utils,
+            elevation=elevation,
+            azimuth=azimuth,
+            camera_distances=camera_distances,
+            c2w=c2w,
+            mvp_mtx=mvp_mtx,
+            cond_rgb=cond_rgb,
+            source_rgb=source_rgb,
+            source_utils=source_utils,
+        )
+        if rng is None:
+            rng = RandomStreams(0).at(self.step, range(len(rgb)))
+        return self.guide(rgb, views, rng, rgb_as_latents, guidance_eval)
+
+    @abstractmethod
+    def guide(
+        self, rgb: Float[Tensor, "B H W C"], views: Views, rng: StepRandom, as_latents: bool, with_eval: bool
+    ) -> GuidanceOutput:
+        """Judge B pictures with values in [0, 1], or latents, that show `views`."""
 
     def set_noise_levels(self, count: int) -> None:
         """Tell how many noise levels the model has; to be called when configured."""
@@ -136,10 +169,6 @@ class BaseGuidance(BaseObject):
     def limited(self, grad: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
         """The gradient with NaN as zero, clipped as far as the schedule says now."""
         return clean_gradient(grad, self.grad_clip_val)
-
-    def draws(self, rng: StepRandom | None, batch: int) -> StepRandom:
-        """The given draws, or for a caller without any those of seed 0 at this step."""
-        return rng if rng is not None else RandomStreams(0).at(self.step, range(batch))
 
     def _level(self, share: float) -> int:
         return min(int(self.num_train_timesteps * share), self.num_train_timesteps - 1)

@@ -10,16 +10,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from maquette.core.errors import ConfigError, UserError
-from maquette.core.random import StepRandom
 from maquette.core.registry import register
 from maquette.diffusion import score
 from maquette.diffusion.denoiser import load_denoiser
 from maquette.diffusion.families.kinds import of_family
 from maquette.diffusion.load import family
-from maquette.models.guidance.base import KEY, GuidanceOutput
+from maquette.models.guidance.base import KEY
 from maquette.models.guidance.stable_diffusion import StableDiffusionGuidance
 from maquette.models.guidance.view_text import ViewCondition
-from maquette.models.prompt_processors.base import PromptUtils
 
 
 @register("deep-floyd-guidance")
@@ -40,38 +38,18 @@ class DeepFloydGuidance(StableDiffusionGuidance):
         enable_channels_last_format: bool = True
         """Whether the denoising network's weights are stored channels last."""
 
-    def __call__(
-        self,
-        rgb: Float[Tensor, "B H W 3"],
-        prompt_utils: PromptUtils | None,
-        elevation: Float[Tensor, "B"],
-        azimuth: Float[Tensor, "B"],
-        camera_distances: Float[Tensor, "B"],
-        rng: StepRandom | None = None,
-        rgb_as_latents: bool = False,
-        guidance_eval: bool = False,
-        **kwargs: Any,
-    ) -> GuidanceOutput:
-        """Distillation losses of pictures with values in [0, 1]; B samples, angles in degrees.
+    def prepare(self, rgb: Float[Tensor, "B H W 3"], as_latents: bool) -> Float[Tensor, "B 3 h w"]:
+        """Channels first, at least float32, in the model's size.
 
         Raises:
             UserError: latents are given, which this model does not have.
         """
-        if rgb_as_latents:
+        if as_latents:
             raise UserError(
                 "DeepFloyd IF has no latents.",
                 hint="render pictures, or use a guidance of the Stable Diffusion family",
             )
-        return super().__call__(
-            rgb,
-            prompt_utils,
-            elevation,
-            azimuth,
-            camera_distances,
-            rng=rng,
-            guidance_eval=guidance_eval,
-            **kwargs,
-        )
+        return super().prepare(rgb, as_latents)
 
     def descend(
         self, x_t: Float[Tensor, "B 3 h w"], t: Int[Tensor, "B"], text: ViewCondition, steps: int

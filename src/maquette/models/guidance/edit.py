@@ -1,7 +1,7 @@
 """Editing by words: the delta denoising score of two pictures, under Prompt-to-Prompt attention control."""
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -24,7 +24,8 @@ from maquette.diffusion.prompt_to_prompt import EditOptions, PromptToPrompt
 from maquette.diffusion.word_alignment import Alignment, align_prompts
 from maquette.models.guidance.base import KEY, GuidanceOutput
 from maquette.models.guidance.latent import LatentGuidance
-from maquette.models.guidance.view_text import ViewText
+from maquette.models.guidance.view_text import ViewCondition
+from maquette.models.guidance.views import Views
 from maquette.models.prompt_processors.base import PromptUtils, TextEncoding
 
 STEEPNESS = 10.0
@@ -99,46 +100,29 @@ class EditGuidance(LatentGuidance):
         self.alignment = lru_cache(maxsize=None)(partial(align_prompts, tokenizer))
         self.longest: int = tokenizer.model_max_length
 
-    def __call__(
-        self,
-        rgb: Float[Tensor, "B H W C"],
-        prompt_utils: PromptUtils,
-        elevation: Float[Tensor, "B"],
-        azimuth: Float[Tensor, "B"],
-        camera_distances: Float[Tensor, "B"],
-        rng: StepRandom | None = None,
-        rgb_as_latents: bool = False,
-        guidance_eval: bool = False,
-        *,
-        source_rgb: Float[Tensor, "B H W C"],
-        source_utils: PromptUtils,
-        **kwargs: Any,
+    def guide(
+        self, rgb: Float[Tensor, "B H W C"], views: Views, rng: StepRandom, as_latents: bool, with_eval: bool
     ) -> EditOutput:
-        """The delta denoising score of pictures with values in [0, 1]; B samples, angles in degrees.
-
-        Args:
-            source_rgb: the same views before the edit.
-            source_utils: the words of those.
+        """The delta denoising score.
 
         Raises:
-            UserError: a prompt is longer than the text encoder.
+            UserError: nothing is known of the pictures before the edit, or a prompt is longer than the text
+                encoder.
             ConfigError: a prompt asks for Perp-Neg.
         """
-        if self.cfg.view_dependent_prompting and (prompt_utils.use_perp_neg or source_utils.use_perp_neg):
-            wanted = "false: the words of a view are aligned with those before the edit, not mixed"
-            raise ConfigError("system.prompt_processor.use_perp_neg", True, wanted)
-        if max(one.text.hidden.shape[1] for one in (prompt_utils, source_utils)) > self.longest:
+        if views.source_rgb is None or views.source_utils is None:
             raise UserError(
-                f"An edit aligns prompts that the text encoder reads at once: {self.longest} tokens.",
-                hint="shorten the prompts, or set system.prompt_processor.long_prompts=false to cut them",
+                "An edit compares pictures with those before it, and there are none.",
+                ["asked for by system.guidance_type"],
+                "use system_type=edit-system",
             )
-        rng = self.draws(rng, len(rgb))
+        target = self.told(views)
+        source = self.told(replace(views, prompt_utils=views.source_utils))
+        self._check_prompts(views.prompt, views.source_utils)
         with autocast_off(rgb.device):
-            latents = self.encode(self.prepare(rgb, rgb_as_latents), rng)
+            latents = self.latents(self.prepare(rgb, as_latents), rng, as_latents)
             with torch.no_grad():
-                before = self.encode(self.prepare(source_rgb, rgb_as_latents), rng)
-            target = ViewText(prompt_utils, elevation, azimuth, self.cfg.view_dependent_prompting)
-            source = ViewText(source_utils, elevation, azimuth, self.cfg.view_dependent_prompting)
+                before = self.latents(self.prepare(views.source_rgb, as_latents), rng, as_latents)
             t, noise = self.timesteps(rng), self.noise("guidance/noise", rng, latents)
             gradient, mask = self.difference(latents.detach(), before, noise, t, target, source)
         return EditOutput(
@@ -157,8 +141,8 @@ class EditGuidance(LatentGuidance):
         before: Float[Tensor, "B C h w"],
         noise: Float[Tensor, "B C h w"],
         t: Int[Tensor, "B"],
-        target: ViewText,
-        source: ViewText,
+        target: ViewCondition,
+        source: ViewCondition,
     ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B 1 h w"]]:
         """The score with respect to the latents, and where the words that changed are."""
         batch, alpha_bar = len(t), self.alpha_bar(t)
@@ -182,6 +166,16 @@ class EditGuidance(LatentGuidance):
             self.weight(t),
         )
         return gradient, self._mask(seen.average(latents.shape[-1]), alignments)
+
+    def _check_prompts(self, *prompts: PromptUtils) -> None:
+        if self.cfg.view_dependent_prompting and any(one.use_perp_neg for one in prompts):
+            wanted = "false: the words of a view are aligned with those before the edit, not mixed"
+            raise ConfigError("system.prompt_processor.use_perp_neg", True, wanted)
+        if max(one.text.hidden.shape[1] for one in prompts) > self.longest:
+            raise UserError(
+                f"An edit aligns prompts that the text encoder reads at once: {self.longest} tokens.",
+                hint="shorten the prompts, or set system.prompt_processor.long_prompts=false to cut them",
+            )
 
     def _last_cross_attention(self, name: str) -> str:
         try:
@@ -220,7 +214,7 @@ class EditGuidance(LatentGuidance):
         return torch.sigmoid(STEEPNESS * (share.amax(0) - self.cfg.mask_level))
 
 
-def _interleaved(source: ViewText, target: ViewText) -> TextEncoding:
+def _interleaved(source: ViewCondition, target: ViewCondition) -> TextEncoding:
     """4B rows: words of the source, of the target, then no words for either."""
     (words, none), (new_words, new_none) = (
         (one[: len(one.hidden) // 2], one[len(one.hidden) // 2 :])

@@ -1,7 +1,7 @@
 """Guidance by instructions: "make it blue" (InstructPix2Pix, Brooks et al. 2023)."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +12,7 @@ from maquette.core.registry import register
 from maquette.diffusion.families.instruct_pix2pix import InstructPix2PixDenoiser, two_guidances
 from maquette.models.guidance.conditioned import ConditionedEncoding, ConditionedText
 from maquette.models.guidance.picture_edit import PictureEditGuidance
-from maquette.models.prompt_processors.base import PromptUtils
+from maquette.models.guidance.views import Views
 
 
 @register("stable-diffusion-instructpix2pix-guidance")
@@ -40,21 +40,13 @@ class InstructPix2PixGuidance(PictureEditGuidance):
         """The latents of the pictures."""
         return self.denoiser.picture(images)
 
-    def told(
-        self,
-        prompt_utils: PromptUtils | None,
-        elevation: Float[Tensor, "B"],
-        azimuth: Float[Tensor, "B"],
-        camera_distances: Float[Tensor, "B"],
-        cond_rgb: Float[Tensor, "#B H W C"] | None = None,
-        **views: Any,
-    ) -> ConditionedText:
+    def told(self, views: Views) -> ConditionedText:
         """The instruction, and the latents of the second pictures.
 
         Raises:
             ConfigError: the prompt asks for Perp-Neg, which has no place between two guidance scales.
         """
-        text = super().told(prompt_utils, elevation, azimuth, camera_distances, cond_rgb, **views)
+        text = super().told(views)
         if text.perp_neg:
             key = "system.prompt_processor.use_perp_neg"
             raise ConfigError(key, True, "false: an instruction has no other views to move away from")

@@ -19,7 +19,9 @@ from maquette.diffusion.memory import apply_memory
 from maquette.models.guidance.base import KEY, BaseGuidance, GuidanceEval
 from maquette.models.guidance.memory_options import MemoryOptions, memory_settings
 from maquette.models.guidance.predictions import Predictions
-from maquette.models.guidance.view_text import ViewCondition
+from maquette.models.guidance.rules import Sample
+from maquette.models.guidance.view_text import ViewCondition, ViewText
+from maquette.models.guidance.views import Views
 from maquette.models.prompt_processors.base import TextEncoding
 
 
@@ -118,9 +120,19 @@ class LatentGuidance(BaseGuidance):
         noise = rng.normal("guidance/encode", self.denoiser.latent_channels, side, side)
         return self.denoiser.encode(images, noise.to(images))
 
+    def latents(
+        self, images: Float[Tensor, "B _ H W"], rng: StepRandom, as_latents: bool
+    ) -> Float[Tensor, "B C h w"]:
+        """Latents of what `prepare` gives, differentiable; what is latents stays so."""
+        return images if as_latents else self.encode(images, rng)
+
     def noise(self, name: str, rng: StepRandom, like: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
         """Standard normal noise, each sample's own."""
         return rng.normal(name, *like.shape[1:]).to(like)
+
+    def told(self, views: Views) -> ViewCondition:
+        """What the model is told about the pictures: the prompt, in the words of their views."""
+        return ViewText(views.prompt, views.elevation, views.azimuth, self.cfg.view_dependent_prompting)
 
     @torch.no_grad()
     def guided_noise(
@@ -164,17 +176,11 @@ class LatentGuidance(BaseGuidance):
         return self._denoise(x_t, t, text.null())
 
     @torch.no_grad()
-    def evaluate(
-        self,
-        latents: Float[Tensor, "B C h w"],
-        t: Int[Tensor, "B"],
-        noise: Float[Tensor, "B C h w"],
-        text: ViewCondition,
-    ) -> GuidanceEval:
-        """What the model makes of the first few samples when it may denoise them to the end (DDIM)."""
-        n = min(self.cfg.max_items_eval, len(latents))
-        text, t = text.first(n), t[:n]
-        noisy = score.add_noise(latents[:n], noise[:n], self.alpha_bar(t))
+    def evaluate(self, sample: Sample) -> GuidanceEval:
+        """What the model makes of the first few latents when it may denoise them to the end (DDIM)."""
+        n = min(self.cfg.max_items_eval, len(sample.t))
+        text, t = sample.text.first(n), sample.t[:n]
+        noisy = score.add_noise(sample.latents[:n], sample.noise[:n], self.alpha_bar(t))
         passed = list(self.descend(noisy, t, text, self.cfg.eval_steps))
         (x, x0), (_, final) = passed[0], passed[-1]
         pictures = {"imgs_noisy": noisy, "imgs_1step": x, "imgs_1orig": x0, "imgs_final": final}
@@ -214,16 +220,17 @@ class LatentGuidance(BaseGuidance):
     def _pictures(self, latents: Float[Tensor, "E C h w"]) -> Float[Tensor, "E H W 3"]:
         return self.denoiser.decode(latents).clamp(0, 1).permute(0, 2, 3, 1)
 
-    def _load(self) -> Denoiser:
+    def _load(self, own: bool = False) -> Any:
+        """The model with the adapters of the recipe; in one of its own they become part of the weights."""
         name: str = self.cfg.pretrained_model_name_or_path
         dtype = weights_dtype(self.device, self.cfg.half_precision_weights)
         memory = memory_settings(self.cfg)
         memory.check(self.device)
         adapters = LoRAFile.parse(self.cfg.lora, f"{KEY}.lora")
         if not adapters:
-            return self._open(name, dtype, own=False, memory=memory)
+            return self._open(name, dtype, own, memory=memory)
         denoiser = self._open(name, dtype, own=True)
-        load_adapters(denoiser.unet, adapters)
+        load_adapters(denoiser.unet, adapters, fuse=own)
         apply_memory(denoiser, memory, self.device)  # an offloaded network could not take the adapters
         return denoiser
 

@@ -15,8 +15,7 @@ from maquette.diffusion.families.multiview_unet import view_cameras
 from maquette.models.guidance.base import KEY
 from maquette.models.guidance.conditioned import ConditionedEncoding, ConditionedGuidance, ConditionedText
 from maquette.models.guidance.rules import Reconstruction, Rule
-from maquette.models.guidance.stable_diffusion import prompt_of
-from maquette.models.prompt_processors.base import PromptUtils
+from maquette.models.guidance.views import Views
 
 
 @register("multiview-diffusion-guidance")
@@ -84,29 +83,27 @@ class MultiViewGuidance(ConditionedGuidance):
         """A noise level for each object: its first view's."""
         return super().timesteps(rng)[:: self.n_view].repeat_interleave(self.n_view)
 
-    def told(
-        self,
-        prompt_utils: PromptUtils | None,
-        elevation: Float[Tensor, "B"],
-        azimuth: Float[Tensor, "B"],
-        camera_distances: Float[Tensor, "B"],
-        c2w: Float[Tensor, "B 4 4"] | None = None,
-        **views: Any,
-    ) -> ConditionedText:
-        """The prompt, and the cameras as the model reads them."""
-        if c2w is None:
+    def told(self, views: Views) -> ConditionedText:
+        """The prompt, and the cameras as the model reads them.
+
+        Raises:
+            UserError: there are no matrices of cameras, or the batch is not one of whole objects.
+            ConfigError: the prompt asks for Perp-Neg, which looks at one view at a time.
+        """
+        if views.c2w is None:
             raise UserError("A guidance of several views needs the matrices of their cameras (c2w).")
-        if len(c2w) % self.n_view:
+        if len(views.c2w) % self.n_view:
             raise UserError(
-                f"The model sees {self.n_view} views of an object together, and the batch has {len(c2w)}.",
+                f"The model sees {self.n_view} views of an object together, and the batch has "
+                f"{len(views.c2w)}.",
                 hint="in 3D use data_type=random-multiview-camera-datamodule "
                 f"data.n_view={self.n_view} data.batch_size={self.n_view}",
             )
-        utils = prompt_of(prompt_utils)
-        vd: bool = self.cfg.view_dependent_prompting
-        if utils.use_perp_neg and vd:
+        worded: bool = self.cfg.view_dependent_prompting
+        if views.prompt.use_perp_neg and worded:
             raise ConfigError("system.prompt_processor.use_perp_neg", True, "false: views are seen together")
-        return ConditionedText(utils, elevation, azimuth, vd, view_cameras(c2w.to(self.device)))
+        cameras = view_cameras(views.c2w.to(self.device))
+        return ConditionedText(views.prompt, views.elevation, views.azimuth, worded, cameras)
 
     def _denoise(self, x_t: Tensor, t: Int[Tensor, "N"], text: ConditionedEncoding) -> Tensor:
         return self.denoiser.predict_noise(x_t, t, text.hidden, text.pooled, cameras=text.condition)

@@ -15,8 +15,7 @@ from maquette.core.random import StepRandom
 from maquette.diffusion import score
 from maquette.models.guidance.base import KEY, GuidanceOutput
 from maquette.models.guidance.conditioned import ConditionedGuidance, ConditionedText
-from maquette.models.guidance.stable_diffusion import prompt_of
-from maquette.models.prompt_processors.base import PromptUtils
+from maquette.models.guidance.views import Views
 
 
 class PictureEditGuidance(ConditionedGuidance):
@@ -60,37 +59,13 @@ class PictureEditGuidance(ConditionedGuidance):
         if self.cfg.fixed_size > 0:
             self._see(self.cfg.fixed_size)
 
-    def __call__(
-        self,
-        rgb: Float[Tensor, "B H W C"],
-        prompt_utils: PromptUtils | None,
-        elevation: Float[Tensor, "B"],
-        azimuth: Float[Tensor, "B"],
-        camera_distances: Float[Tensor, "B"],
-        rng: StepRandom | None = None,
-        rgb_as_latents: bool = False,
-        guidance_eval: bool = False,
-        **kwargs: Any,
+    def guide(
+        self, rgb: Float[Tensor, "B H W C"], views: Views, rng: StepRandom, as_latents: bool, with_eval: bool
     ) -> GuidanceOutput:
-        """A loss of pictures with values in [0, 1], or their edits; `cond_rgb` (B, H, W, 3) is their second.
-
-        Raises:
-            UserError: there is no `cond_rgb`.
-        """
+        """A loss of pictures, or their edits."""
         if self.cfg.use_sds:
-            cameras = {"elevation": elevation, "azimuth": azimuth, "camera_distances": camera_distances}
-            return super().__call__(
-                rgb,
-                prompt_utils,
-                **cameras,
-                rng=rng,
-                rgb_as_latents=rgb_as_latents,
-                guidance_eval=guidance_eval,
-                **kwargs,
-            )
-        rng = self.draws(rng, len(rgb))
-        text = self.told(prompt_utils, elevation, azimuth, camera_distances, **kwargs)
-        return self.edited(rgb, text, rng, rgb_as_latents)
+            return super().guide(rgb, views, rng, as_latents, with_eval)
+        return self.edited(rgb, self.told(views), rng, as_latents)
 
     @torch.no_grad()
     def edited(
@@ -100,7 +75,7 @@ class PictureEditGuidance(ConditionedGuidance):
         `diffusion_steps` steps; in their own size, or of latents in the model's."""
         with autocast_off(rgb.device):
             images = self.prepare(rgb, as_latents)
-            latents = images if as_latents else self.encode(images, rng)
+            latents = self.latents(images, rng, as_latents)
             t, noise = self.timesteps(rng), self.noise("guidance/noise", rng, latents)
             x_t = score.add_noise(latents, noise, self.alpha_bar(t))
             *_, (_, clean) = self.descend(x_t, t, text, self.cfg.diffusion_steps)
@@ -108,30 +83,26 @@ class PictureEditGuidance(ConditionedGuidance):
         found = {"edit_images": edits if as_latents else _resized(edits, *rgb.shape[1:3])}
         return GuidanceOutput(timestep=t, min_step=self.min_step, max_step=self.max_step, extras=found)
 
-    def told(
-        self,
-        prompt_utils: PromptUtils | None,
-        elevation: Float[Tensor, "B"],
-        azimuth: Float[Tensor, "B"],
-        camera_distances: Float[Tensor, "B"],
-        cond_rgb: Float[Tensor, "#B H W C"] | None = None,
-        **views: Any,
-    ) -> ConditionedText:
-        """The prompt, and what the model reads of the second pictures."""
-        if cond_rgb is None:
+    def told(self, views: Views) -> ConditionedText:
+        """The prompt, and what the model reads of the second pictures.
+
+        Raises:
+            UserError: there are none.
+        """
+        if views.cond_rgb is None:
             raise UserError(
                 "This guidance looks at a second picture of each view (cond_rgb), and there is none.",
                 ["asked for by system.guidance_type"],
                 "the playground takes it from system.cond_image",
             )
-        images = cond_rgb.to(self.device, torch.promote_types(cond_rgb.dtype, torch.float32))
+        images = views.cond_rgb.to(self.device, torch.promote_types(views.cond_rgb.dtype, torch.float32))
         condition = self.second(images.permute(0, 3, 1, 2))
         return ConditionedText(
-            prompt_of(prompt_utils),
-            elevation,
-            azimuth,
+            views.prompt,
+            views.elevation,
+            views.azimuth,
             self.cfg.view_dependent_prompting,
-            condition.expand(len(azimuth), *condition.shape[1:]),
+            condition.expand(len(views.azimuth), *condition.shape[1:]),
         )
 
     @abstractmethod

@@ -35,6 +35,8 @@ class Distilled:
     """With respect to the latents."""
     x0_hat: Float[Tensor, "B C h w"]
     """The clean latents that the guided prediction implies."""
+    x0_phi: Float[Tensor, "B C h w"] | None = None
+    """Those of a model of the renderings, where there is one (VSD)."""
 
 
 class Predictor(Protocol):

@@ -41,7 +41,8 @@ class StableDiffusionVSDGuidance(VariationalGuidance):
             one_of("camera_condition_type", self.camera_condition_type, tuple(CAMERAS))
             check_training(self, "lora_n_timestamp_samples", "lora_rank")
 
-    loss_names: ClassVar[tuple[str, str, str]] = ("vsd", "vsd_img", "lora")
+    loss_name: ClassVar[str] = "vsd"
+    adapter_loss_name: ClassVar[str] = "lora"
 
     def parse_phi(self) -> Phi:
         """The adapted model."""

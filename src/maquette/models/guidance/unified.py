@@ -3,23 +3,21 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
 from maquette.core.errors import ConfigError
+from maquette.core.random import StepRandom
 from maquette.core.registry import register
+from maquette.diffusion import score
 from maquette.diffusion.lora import RANK
 from maquette.models.guidance.base import KEY, GuidanceOutput
 from maquette.models.guidance.latent import one_of
+from maquette.models.guidance.rules import Distilled, Sample
 from maquette.models.guidance.variational import (
     CAMERAS,
-    Judged,
     Phi,
     VariationalGuidance,
     check_training,
 )
-from maquette.models.guidance.view_text import ViewCondition
+from maquette.models.guidance.views import Views
 
 
 @register("stable-diffusion-unified-guidance")
@@ -93,7 +91,8 @@ class StableDiffusionUnifiedGuidance(VariationalGuidance):
                 one_of("vsd_camera_condition_type", str(self.vsd_camera_condition_type), tuple(CAMERAS))
             check_training(self, "vsd_lora_n_timestamp_samples", "vsd_lora_rank")
 
-    loss_names: ClassVar[tuple[str, str, str]] = ("sd", "sd_img", "train_phi")
+    loss_name: ClassVar[str] = "sd"
+    adapter_loss_name: ClassVar[str] = "train_phi"
 
     def parse_phi(self) -> Phi | None:
         """The adapted model of VSD."""
@@ -110,17 +109,18 @@ class StableDiffusionUnifiedGuidance(VariationalGuidance):
             forget_camera=cfg.vsd_lora_cfg_training,
         )
 
-    @torch.no_grad()
-    def show(
-        self, out: GuidanceOutput, latents: Float[Tensor, "B C h w"], found: Judged, text: ViewCondition
+    def complete(
+        self, out: GuidanceOutput, sample: Sample, found: Distilled, views: Views, rng: StepRandom
     ) -> None:
-        """Add the latents, the noise levels, and the model's pictures."""
-        assert out.timestep is not None
-        alpha_bar = self.alpha_bar(out.timestep)
-        out["latents"], out["timesteps"] = latents, out.timestep
+        """Add the loss of the adapter, the latents, the noise levels, and the model's pictures."""
+        super().complete(out, sample, found, views, rng)
+        alpha_bar = self.alpha_bar(sample.t)
+        out["latents"], out["timesteps"] = sample.latents, sample.t
         out["lambdas"] = ((1 - alpha_bar) / alpha_bar).sqrt()
         if self.cfg.return_rgb_1step_orig:
             out["rgb_1step_orig"] = self._pictures(found.x0_hat)
         if self.cfg.return_rgb_multistep_orig:
-            *_, (final, _) = self.descend(found.x_t, out.timestep, text, self.cfg.n_rgb_multistep_orig_steps)
+            x_t = score.add_noise(sample.latents, sample.noise, alpha_bar)
+            steps: int = self.cfg.n_rgb_multistep_orig_steps
+            *_, (final, _) = self.descend(x_t, sample.t, sample.text, steps)
             out["rgb_multistep_orig"] = self._pictures(final)

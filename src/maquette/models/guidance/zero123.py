@@ -16,7 +16,7 @@ from maquette.io.images import read_image
 from maquette.models.guidance.base import KEY
 from maquette.models.guidance.conditioned import ConditionedEncoding, ConditionedGuidance
 from maquette.models.guidance.view_text import ViewCondition
-from maquette.models.prompt_processors.base import PromptUtils
+from maquette.models.guidance.views import Views
 
 
 @dataclass(frozen=True)
@@ -84,22 +84,19 @@ class Reference:
         self.azimuth: float = cfg.cond_azimuth_deg
         self.distance: float = cfg.cond_camera_distance
 
-    def seen_from(
-        self, elevation: Float[Tensor, "B"], azimuth: Float[Tensor, "B"], distances: Float[Tensor, "B"]
-    ) -> PictureView:
-        """The picture, and where B cameras stand as seen from its own; degrees."""
+    def seen_from(self, views: Views) -> PictureView:
+        """The picture, and where the cameras stand as seen from its own."""
+        around = (views.elevation, views.azimuth, views.camera_distances)
         camera = relative_camera(
-            elevation,
-            azimuth,
-            distances,
+            *around,
             from_elevation_deg=self.elevation,
             from_azimuth_deg=self.azimuth,
             from_distance=self.distance,
             stable=self.stable,
         )
         camera = camera.to(self.embedding.device)
-        cameras = torch.stack([elevation, azimuth, distances], dim=1)
-        return PictureView(self.denoiser.condition(self.embedding, self.latents, camera), cameras)
+        condition = self.denoiser.condition(self.embedding, self.latents, camera)
+        return PictureView(condition, torch.stack(around, dim=1))
 
 
 @register("zero123-guidance")
@@ -140,16 +137,9 @@ class Zero123Guidance(ConditionedGuidance):
         super().configure(denoiser)
         self.reference = Reference(picture.to(self.device), self.denoiser, self.cfg, self.stable)
 
-    def told(
-        self,
-        prompt_utils: PromptUtils | None,
-        elevation: Float[Tensor, "B"],
-        azimuth: Float[Tensor, "B"],
-        camera_distances: Float[Tensor, "B"],
-        **views: Any,
-    ) -> PictureView:
-        """Where the cameras stand, as seen from that of the reference picture; degrees."""
-        return self.reference.seen_from(elevation, azimuth, camera_distances)
+    def told(self, views: Views) -> PictureView:
+        """Where the cameras stand, as seen from that of the reference picture."""
+        return self.reference.seen_from(views)
 
     def _denoise(self, x_t: Tensor, t: Int[Tensor, "N"], text: ConditionedEncoding) -> Tensor:
         return self.denoiser.predict_noise(x_t, t, PictureCondition(text.hidden, text.condition))

@@ -8,18 +8,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from maquette.core.registry import register
-from maquette.diffusion.denoiser import load_denoiser, weights_dtype
+from maquette.diffusion.denoiser import load_denoiser
 from maquette.diffusion.families.kinds import of_family
 from maquette.diffusion.families.zero123 import Zero123Denoiser
-from maquette.diffusion.lora import LoRAFile, load_adapters
-from maquette.diffusion.memory import NOTHING, Memory, apply_memory
-from maquette.models.guidance.base import KEY
 from maquette.models.guidance.conditioned import check_family
-from maquette.models.guidance.memory_options import memory_settings
 from maquette.models.guidance.unified import StableDiffusionUnifiedGuidance
 from maquette.models.guidance.view_text import ViewCondition
+from maquette.models.guidance.views import Views
 from maquette.models.guidance.zero123 import PictureView, Reference, ReferenceConfig, reference_picture
-from maquette.models.prompt_processors.base import PromptUtils, TextEncoding
+from maquette.models.prompt_processors.base import TextEncoding
 
 
 class PictureAsText(Zero123Denoiser):
@@ -98,45 +95,23 @@ class Zero123UnifiedGuidance(StableDiffusionUnifiedGuidance):
     def configure(self, denoiser: Zero123Denoiser | None = None) -> None:
         """Read the reference picture, load the models, and let the guiding one look at the picture."""
         picture = reference_picture(self.cfg.cond_image_path)
-        super().configure(self._load() if denoiser is None else PictureAsText.of(denoiser))
+        super().configure(self._load(own=True) if denoiser is None else PictureAsText.of(denoiser))
         self.reference = Reference(picture.to(self.device), self.denoiser, self.cfg)
 
-    def told(
-        self,
-        prompt_utils: PromptUtils | None,
-        elevation: Float[Tensor, "B"],
-        azimuth: Float[Tensor, "B"],
-        camera_distances: Float[Tensor, "B"],
-    ) -> FlatPictureView:
-        """Where the cameras stand, as seen from that of the reference picture; degrees."""
-        seen = self.reference.seen_from(elevation, azimuth, camera_distances)
+    def told(self, views: Views) -> FlatPictureView:
+        """Where the cameras stand, as seen from that of the reference picture."""
+        seen = self.reference.seen_from(views)
         return FlatPictureView(seen.condition, seen.cameras)
 
     def plain(self, text: ViewCondition) -> ViewCondition:
         """The model of the renderings is told the same."""
         return text
 
-    def _load(self) -> PictureAsText:
-        """A model of its own; adapters of the recipe become part of it, beneath the one that trains."""
-        name: str = self.cfg.pretrained_model_name_or_path
-        memory = memory_settings(self.cfg)
-        memory.check(self.device)
-        adapters = LoRAFile.parse(self.cfg.lora, f"{KEY}.lora")
-        if not adapters:
-            return self._load_own(name)
-        denoiser = self._opened(name, NOTHING)
-        load_adapters(denoiser.unet, adapters, fuse=True)
-        apply_memory(denoiser, memory, self.device)  # an offloaded network could not take the adapters
-        return denoiser
-
-    def _load_own(self, name: str) -> PictureAsText:
-        return self._opened(name, memory_settings(self.cfg))
-
-    def _opened(self, name: str, memory: Memory) -> PictureAsText:
+    def _open(self, name: str, dtype: torch.dtype, own: bool, **switches: Any) -> PictureAsText:
+        """A model of its own in any case."""
         name = of_family(name, "zero123")
         check_family(name, "zero123")
-        dtype = weights_dtype(self.device, self.cfg.half_precision_weights)
-        return PictureAsText.of(load_denoiser(name, dtype, self.device, memory=memory))
+        return PictureAsText.of(load_denoiser(name, dtype, self.device, **switches))
 
 
 def _flat(encoding: Any) -> TextEncoding:
