@@ -4,11 +4,12 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from lightning.pytorch import LightningDataModule
+from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, Dataset
 
 from maquette.core.base import Configurable
 from maquette.core.random import RandomStreams
-from maquette.data.loading import Place, evaluation_loader, training_loader
+from maquette.data.loading import Keys, Place, evaluation_loader, training_loader
 
 __all__ = ["BaseDataModule", "Place"]
 
@@ -42,6 +43,22 @@ class BaseDataModule(Configurable, LightningDataModule):
             return Place()
         accumulate = int(getattr(self.trainer, "accumulate_grad_batches", 1))
         return Place(self.trainer.global_rank, self.trainer.world_size, accumulate)
+
+    def batch_keys(self) -> Keys:
+        """What the training batches of this process are functions of."""
+        return Keys(self.streams, self.global_step, self.place())
+
+    def options(self) -> Any:
+        """The config as a plain dataclass, quick to read and easy to send to workers."""
+        return OmegaConf.to_object(self.cfg)
+
+    def test_dataloader(self) -> Any:
+        """What validation sees, unless a subclass says otherwise."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> Any:
+        """What a test sees, unless a subclass says otherwise."""
+        return self.test_dataloader()
 
     def training_loader(self, dataset: Dataset[T], **options: Any) -> DataLoader[T]:
         """A loader of training batches; see :func:`maquette.data.loading.training_loader`."""

@@ -1,17 +1,16 @@
 """The same cameras at every step: for pictures that are optimised as pictures, each from one view."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
-from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, Dataset
 
 from maquette.core.errors import ConfigError
-from maquette.core.random import RandomStreams, StepRandom
+from maquette.core.random import StepRandom
 from maquette.core.registry import register
-from maquette.data.base import BaseDataModule, Place
-from maquette.data.loading import KeyedStream, LoaderConfig
+from maquette.data.base import BaseDataModule
+from maquette.data.loading import KeyedStream, Keys, LoaderConfig, cycle
 from maquette.ops.camera_batch import CameraBatch, make_camera_batch
 from maquette.ops.cameras import look_at, orbit_to_position
 
@@ -59,7 +58,7 @@ class FixedViewsConfig(LoaderConfig):
 def fixed_cameras(cfg: FixedViewsConfig, step: int = 0, rng: StepRandom | None = None) -> CameraBatch:
     """A camera for each picture of a batch, looking at the origin."""
     azimuth, elevation, distance, fovy = (
-        torch.tensor([one[i % len(one)] for i in range(cfg.batch_size)]) for one in cfg.lists().values()
+        torch.tensor(list(islice(cycle(one), cfg.batch_size))) for one in cfg.lists().values()
     )
     position = orbit_to_position(elevation, azimuth, distance)
     up = torch.tensor([0.0, 0.0, 1.0]).expand_as(position)
@@ -79,25 +78,15 @@ def fixed_cameras(cfg: FixedViewsConfig, step: int = 0, rng: StepRandom | None =
 
 
 class FixedViewsStream(KeyedStream[CameraBatch]):
-    """Endless batches of the same cameras; the random draws are those of the step and of the picture.
+    """Endless batches of the same cameras; the random draws are those of the step and of the picture."""
 
-    Args:
-        cfg: the options.
-        streams: the random draws of the run.
-        first_step: gives the optimiser step of the first batch when an iteration starts.
-        place: rank, number of ranks, batches per step.
-    """
-
-    def __init__(
-        self, cfg: FixedViewsConfig, streams: RandomStreams, first_step: Callable[[], int], place: Place
-    ) -> None:
-        super().__init__(streams, first_step, place)
+    def __init__(self, cfg: FixedViewsConfig, keys: Keys) -> None:
+        super().__init__(keys)
         self.cfg = cfg
 
     def batch(self, step: int, part: int = 0) -> CameraBatch:
-        """Batch `part` of `place.accumulate` for an optimiser step."""
-        samples = self.place.samples(step, part, self.cfg.batch_size)
-        return fixed_cameras(self.cfg, step, self.streams.at(step, samples))
+        """Batch ``part`` of those that make the optimiser step ``step``."""
+        return fixed_cameras(self.cfg, step, self.keys.draws(step, part, self.cfg.batch_size))
 
 
 class FixedViewsOnce(Dataset[CameraBatch]):
@@ -121,22 +110,8 @@ class FixedViewsDataModule(BaseDataModule):
 
     def train_dataloader(self) -> DataLoader[CameraBatch]:
         """Endless batches from the optimiser step that the trainer is at."""
-        stream = FixedViewsStream(self._options(), self.streams, self.global_step, self.place())
-        return self.training_loader(stream)
+        return self.training_loader(FixedViewsStream(self.options(), self.batch_keys()))
 
     def val_dataloader(self) -> DataLoader[CameraBatch]:
         """The cameras once."""
-        return DataLoader(FixedViewsOnce(self._options()), batch_size=None)
-
-    def test_dataloader(self) -> DataLoader[CameraBatch]:
-        """The cameras once."""
-        return self.val_dataloader()
-
-    def predict_dataloader(self) -> DataLoader[CameraBatch]:
-        """The cameras once."""
-        return self.val_dataloader()
-
-    def _options(self) -> FixedViewsConfig:
-        options = OmegaConf.to_object(self.cfg)
-        assert isinstance(options, FixedViewsConfig)
-        return options
+        return DataLoader(FixedViewsOnce(self.options()), batch_size=None)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_
 
 from maquette.core.device import current_device, is_gpu
 from maquette.core.errors import ConfigError
-from maquette.core.random import RandomStreams, seed_global
+from maquette.core.random import RandomStreams, StepRandom, seed_global
 
 T = TypeVar("T")
 
@@ -62,38 +62,69 @@ class Place:
         return range(first, first + size)
 
 
-class KeyedStream(IterableDataset[T]):
-    """Endless batches; each is a function of the seed, the step it is for, and its place.
+@dataclass(frozen=True)
+class Keys:
+    """What a training batch is a function of, beside its number.
 
     So a resumed run, another number of workers and another prefetching see the same batches, and whatever
     depends on the step is that of the step in which a batch is used, not of the one in which it was made.
-
-    Args:
-        streams: the random draws of the run.
-        first_step: gives the optimiser step of the first batch when an iteration starts.
-        place: rank, number of ranks, batches per step.
     """
 
-    def __init__(self, streams: RandomStreams, first_step: Callable[[], int], place: Place) -> None:
-        self.streams, self.first_step, self.place = streams, first_step, place
+    streams: RandomStreams
+    """The random draws of the run."""
+    first_step: Callable[[], int]
+    """Gives the optimiser step of the first batch when an iteration starts."""
+    place: Place
+    """Rank, number of ranks, batches per step."""
 
-    def batch(self, step: int, part: int = 0) -> T:
-        """Batch ``part`` of ``place.accumulate`` for an optimiser step."""
-        raise NotImplementedError
-
-    def __iter__(self) -> Iterator[T]:
-        worker = get_worker_info()
-        number, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
+    def turns(self, number: int = 0, stride: int = 1) -> Iterator[tuple[int, int]]:
+        """Optimiser step and part of every batch, endlessly; of each ``stride``-th from ``number`` on."""
         first = self.first_step()
         for one in itertools.count(number, stride):
             step, part = divmod(one, self.place.accumulate)
-            if worker is not None:  # what draws from the global generators there draws by number, too
-                seed_global(self.streams.seed, f"data/{part}", first + step, self.place.rank)
-            yield self.batch(first + step, part)
+            yield first + step, part
+
+    def draws(self, step: int, part: int, size: int) -> StepRandom:
+        """The draws of batch ``part`` of a step, a row for each of its ``size`` samples."""
+        return self.streams.at(step, self.place.samples(step, part, size))
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker that is not forked cannot ask the trainer, so it takes the step along.
         return {**self.__dict__, "first_step": _Constant(self.first_step())}
+
+
+class KeyedStream(IterableDataset[T]):
+    """Endless batches; subclasses make each of them of its keys alone."""
+
+    def __init__(self, keys: Keys) -> None:
+        self.keys = keys
+
+    def batch(self, step: int, part: int = 0) -> T:
+        """Batch ``part`` of those that make the optimiser step ``step``."""
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[T]:
+        worker = get_worker_info()
+        if worker is None:
+            yield from (self.batch(step, part) for step, part in self.keys.turns())
+            return
+        seed, rank = self.keys.streams.seed, self.keys.place.rank
+        for step, part in self.keys.turns(worker.id, worker.num_workers):
+            seed_global(seed, f"data/{part}", step, rank)  # what libraries draw is keyed, too
+            yield self.batch(step, part)
+
+
+class NumberedItems(Dataset[int]):
+    """The numbers below ``count``; subclasses make batches of them by ``collate``."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> int:
+        return index
 
 
 class EvaluationShare(Sampler[int]):
@@ -109,8 +140,7 @@ class EvaluationShare(Sampler[int]):
         return (self.count + self.world - 1) // self.world
 
     def __iter__(self) -> Iterator[int]:
-        for turn in range(len(self)):
-            yield (turn * self.world + self.rank) % self.count
+        return itertools.islice(cycle(range(self.count)), self.rank, len(self) * self.world, self.world)
 
 
 def training_loader(

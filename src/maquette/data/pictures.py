@@ -1,6 +1,6 @@
 """A folder of a few pictures with captions, as training data."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from maquette.core.errors import ConfigError, MissingFileError, UserError
 from maquette.core.output import MappingOutput
 from maquette.core.random import RandomStreams, StepRandom
 from maquette.core.registry import register
-from maquette.data.base import BaseDataModule, Place
-from maquette.data.loading import KeyedStream, LoaderConfig
+from maquette.data.base import BaseDataModule
+from maquette.data.loading import KeyedStream, Keys, LoaderConfig, NumberedItems
 from maquette.data.picture_captions import captions_of
 from maquette.data.toyworld.album import toy_pictures
 from maquette.io.images import read_image
@@ -96,31 +96,16 @@ class PictureSet:
 
 
 class PictureStream(KeyedStream[PictureBatch]):
-    """Endless batches, every picture once before any twice; a batch is a function of seed, step and place.
+    """Endless batches, every picture once before any twice; a batch is a function of seed, step and place."""
 
-    Args:
-        pictures: all of them.
-        cfg: size of a batch, and how pictures are varied.
-        streams: the random draws of the run.
-        first_step: gives the optimiser step of the first batch when an iteration starts.
-        place: rank, number of ranks, batches per step.
-    """
-
-    def __init__(
-        self,
-        pictures: PictureSet,
-        cfg: Any,
-        streams: RandomStreams,
-        first_step: Callable[[], int],
-        place: Place,
-    ) -> None:
-        super().__init__(streams, first_step, place)
+    def __init__(self, pictures: PictureSet, cfg: Any, keys: Keys) -> None:
+        super().__init__(keys)
         self.pictures, self.cfg = pictures, cfg
 
     def batch(self, step: int, part: int = 0) -> PictureBatch:
         """Batch ``part`` of those that make the optimiser step ``step``."""
-        slots = torch.tensor(self.place.samples(step, part, self.cfg.batch_size))
-        rng = self.streams.at(step, slots)
+        slots = torch.tensor(self.keys.place.samples(step, part, self.cfg.batch_size))
+        rng = self.keys.streams.at(step, slots)
         rows = self._rows(slots)
         images = self.pictures.images[rows]
         grey = rng.uniform("pictures/background", 1, 1, 1, low=GREY[0], high=GREY[1])
@@ -137,21 +122,16 @@ class PictureStream(KeyedStream[PictureBatch]):
         return torch.tensor([int(rounds[slot // count][slot % count]) for slot in slots.tolist()])
 
     def _order(self, number: int) -> Int[Tensor, "N"]:
-        draws = self.streams.at(number, range(len(self.pictures)))
+        draws = self.keys.streams.at(number, range(len(self.pictures)))
         return draws.uniform("pictures/order").argsort()
 
 
-class PictureRows(Dataset[int]):
-    """Row numbers of a set; `collate` makes the batches."""
+class PictureRows(NumberedItems):
+    """The rows of a set."""
 
     def __init__(self, pictures: PictureSet, streams: RandomStreams) -> None:
+        super().__init__(len(pictures))
         self.pictures, self.streams = pictures, streams
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, index: int) -> int:
-        return index
 
     def collate(self, rows: list[int]) -> PictureBatch:
         """The pictures of these rows, as they are."""
@@ -181,21 +161,12 @@ class PictureFolderDataModule(BaseDataModule):
 
     def train_dataloader(self) -> DataLoader[PictureBatch]:
         """Endless batches from the optimiser step that the trainer is at."""
-        stream = PictureStream(self.pictures, self.cfg, self.streams, self.global_step, self.place())
-        return self.training_loader(stream)
+        return self.training_loader(PictureStream(self.pictures, self.cfg, self.batch_keys()))
 
     def val_dataloader(self) -> DataLoader[PictureBatch]:
         """All pictures in order."""
         rows = PictureRows(self.pictures, self.streams)
         return DataLoader(rows, batch_size=len(rows), collate_fn=rows.collate)  # type: ignore[arg-type]
-
-    def test_dataloader(self) -> DataLoader[PictureBatch]:
-        """All pictures in order."""
-        return self.val_dataloader()
-
-    def predict_dataloader(self) -> DataLoader[PictureBatch]:
-        """All pictures in order."""
-        return self.val_dataloader()
 
     def _system(self) -> Any:
         return getattr(self.trainer, "lightning_module", None)

@@ -7,15 +7,14 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from omegaconf import OmegaConf
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from maquette.core.errors import ConfigError
-from maquette.core.random import RandomStreams, StepRandom
+from maquette.core.random import StepRandom
 from maquette.core.registry import register
-from maquette.data.base import BaseDataModule, Place
-from maquette.data.loading import KeyedStream, LoaderConfig
+from maquette.data.base import BaseDataModule
+from maquette.data.loading import KeyedStream, Keys, LoaderConfig, NumberedItems
 from maquette.ops.camera_batch import CameraBatch, make_camera_batch
 from maquette.ops.cameras import look_at, orbit_to_position
 from maquette.ops.shading import spherical_light
@@ -192,44 +191,31 @@ def turntable(cfg: RandomCameraConfig, index: Int[Tensor, "B"], views: int, clos
 
 
 class RandomCameraStream(KeyedStream[CameraBatch]):
-    """Endless batches; number n is a function of the config, the seed, the step it is for and its place.
+    """Endless batches; number n is a function of the config, the seed, the step it is for and its place."""
 
-    Args:
-        cfg: the options.
-        streams: the random draws of the run.
-        first_step: gives the optimiser step of the first batch when an iteration starts.
-        place: rank, number of ranks, batches per step.
-    """
-
-    def __init__(
-        self, cfg: RandomCameraConfig, streams: RandomStreams, first_step: Callable[[], int], place: Place
-    ) -> None:
-        super().__init__(streams, first_step, place)
+    def __init__(self, cfg: RandomCameraConfig, keys: Keys) -> None:
+        super().__init__(keys)
         self.cfg = cfg
 
     def batch(self, step: int, part: int = 0) -> CameraBatch:
-        """Batch `part` of `place.accumulate` for an optimiser step."""
-        size = size_at(self.cfg.batch_size, self.cfg.resolution_milestones, step)
-        stratum = torch.tensor(self.place.slots(part, size))
-        rng = self.streams.at(step, self.place.samples(step, part, size))
-        return training_cameras(self.cfg, rng, stratum, self.place.together(size), step)
+        """Batch ``part`` of those that make the optimiser step ``step``."""
+        size, place = size_at(self.cfg.batch_size, self.cfg.resolution_milestones, step), self.keys.place
+        stratum = torch.tensor(place.slots(part, size))
+        return training_cameras(
+            self.cfg, self.keys.draws(step, part, size), stratum, place.together(size), step
+        )
 
 
-class Turntable(Dataset[int]):
-    """Numbers of the views of an evaluation; `collate` makes the cameras."""
+class Turntable(NumberedItems):
+    """The views of an evaluation."""
 
     def __init__(self, cfg: RandomCameraConfig, views: int, closed: bool, step: Callable[[], int]) -> None:
-        self.cfg, self.views, self.closed, self.step = cfg, views, closed, step
-
-    def __len__(self) -> int:
-        return self.views
-
-    def __getitem__(self, index: int) -> int:
-        return index
+        super().__init__(views)
+        self.cfg, self.closed, self.step = cfg, closed, step
 
     def collate(self, index: Sequence[int]) -> CameraBatch:
         """The cameras of some views."""
-        batch = turntable(self.cfg, torch.tensor(index), self.views, self.closed)
+        batch = turntable(self.cfg, torch.tensor(index), len(self), self.closed)
         batch.step = self.step()
         return batch
 
@@ -242,8 +228,7 @@ class RandomCameraDataModule(BaseDataModule):
 
     def train_dataloader(self) -> DataLoader[CameraBatch]:
         """Endless batches from the optimiser step that the trainer is at."""
-        dataset = RandomCameraStream(self._options(), self.streams, self.global_step, self.place())
-        return self.training_loader(dataset)
+        return self.training_loader(RandomCameraStream(self.options(), self.batch_keys()))
 
     def val_dataloader(self) -> DataLoader[CameraBatch]:
         """`n_val_views` views around the origin."""
@@ -253,21 +238,11 @@ class RandomCameraDataModule(BaseDataModule):
         """`n_test_views` views around the origin, closed."""
         return self._turntable(self.cfg.n_test_views, closed=True)
 
-    def predict_dataloader(self) -> DataLoader[CameraBatch]:
-        """The views of the test."""
-        return self.test_dataloader()
-
     def _turntable(self, views: int, closed: bool) -> DataLoader[CameraBatch]:
-        dataset = Turntable(self._options(), views, closed, self.global_step)
+        dataset = Turntable(self.options(), views, closed, self.global_step)
         return self.evaluation_loader(  # type: ignore[return-value]
             dataset, self.cfg.eval_batch_size, collate_fn=dataset.collate
         )
-
-    def _options(self) -> RandomCameraConfig:
-        """The config as a plain dataclass, quick to read and easy to send to workers."""
-        options = OmegaConf.to_object(self.cfg)
-        assert isinstance(options, RandomCameraConfig)
-        return options
 
 
 def _between(rng: StepRandom, name: str, limits: tuple[float, float]) -> Float[Tensor, "B"]:

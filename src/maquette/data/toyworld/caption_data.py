@@ -1,18 +1,18 @@
 """Captions of toyworld as training data for a language model: a map-style dataset, split by a seed."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset, random_split
 
 from maquette.core.errors import ConfigError
-from maquette.core.random import RandomStreams, named_generator
+from maquette.core.random import named_generator
 from maquette.core.registry import register
 from maquette.core.view_words import AZIMUTH_WORDS, ELEVATION_WORDS, view_phrase
-from maquette.data.base import BaseDataModule, Place
-from maquette.data.loading import LoaderConfig
+from maquette.data.base import BaseDataModule
+from maquette.data.loading import Keys, LoaderConfig
 from maquette.data.toyworld.captions import name
 from maquette.data.toyworld.kinds import KINDS
 from maquette.data.toyworld.palette import PALETTE
@@ -36,31 +36,21 @@ class Captions(Dataset[str]):
 class KeyedBatches(Sampler[list[int]]):
     """Endless batches of indices; each is a function of the seed, the step it is for, and its place.
 
-    A resumed run, and one with other workers or another prefetching, therefore sees the same batches.
-
     Args:
         count: items to draw from.
         size: items of a batch.
-        streams: the random draws of the run.
-        first_step: gives the optimiser step of the first batch when an iteration starts.
-        place: rank, number of ranks, batches per step.
+        keys: of the batches.
     """
 
-    def __init__(
-        self, count: int, size: int, streams: RandomStreams, first_step: Callable[[], int], place: Place
-    ) -> None:
-        self.count, self.size, self.streams = count, size, streams
-        self.first_step, self.place = first_step, place
+    def __init__(self, count: int, size: int, keys: Keys) -> None:
+        self.count, self.size, self.keys = count, size, keys
 
     def __iter__(self) -> Iterator[list[int]]:
-        first = self.first_step()
-        for number in itertools.count():
-            step, part = divmod(number, self.place.accumulate)
-            yield self.batch(first + step, part)
+        return (self.batch(step, part) for step, part in self.keys.turns())
 
     def batch(self, step: int, part: int = 0) -> list[int]:
         """Batch ``part`` of those that make the optimiser step ``step``."""
-        draws = self.streams.at(step, self.place.samples(step, part, self.size))
+        draws = self.keys.draws(step, part, self.size)
         rows: list[int] = draws.integers("captions/row", 0, self.count - 1).tolist()
         return rows
 
@@ -102,19 +92,9 @@ class CaptionDataModule(BaseDataModule):
     def train_dataloader(self) -> DataLoader[str]:
         """Endless batches from the optimiser step that the trainer is at."""
         captions = self.splits[0]
-        batches = KeyedBatches(
-            len(captions), self.cfg.batch_size, self.streams, self.global_step, self.place()
-        )
+        batches = KeyedBatches(len(captions), self.cfg.batch_size, self.batch_keys())
         return self.training_loader(captions, batch_sampler=batches, collate_fn=list)
 
     def val_dataloader(self) -> DataLoader[str]:
         """The captions kept for evaluation, in order."""
         return self.evaluation_loader(self.splits[1], self.cfg.eval_batch_size, collate_fn=list)
-
-    def test_dataloader(self) -> DataLoader[str]:
-        """The captions kept for evaluation, in order."""
-        return self.val_dataloader()
-
-    def predict_dataloader(self) -> DataLoader[str]:
-        """The captions kept for evaluation, in order."""
-        return self.val_dataloader()

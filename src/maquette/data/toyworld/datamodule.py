@@ -1,6 +1,5 @@
 """Toyworld as training data: seeded pictures with captions and labels."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,15 +7,15 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from maquette.core.errors import ConfigError
 from maquette.core.output import MappingOutput
 from maquette.core.paths import cache_dir
 from maquette.core.random import RandomStreams, StepRandom
 from maquette.core.registry import register
-from maquette.data.base import BaseDataModule, Place
-from maquette.data.loading import KeyedStream, LoaderConfig
+from maquette.data.base import BaseDataModule
+from maquette.data.loading import KeyedStream, Keys, LoaderConfig, NumberedItems
 from maquette.data.toyworld.dataset import KIND_NAMES, ToyPictures, cached_pictures
 from maquette.data.toyworld.kinds import FRONTED
 
@@ -118,34 +117,25 @@ class ToyStream(KeyedStream[ToyBatch]):
     Args:
         split: the pictures.
         size: pictures of a batch.
-        streams: the random draws of the run.
-        first_step: gives the optimiser step of the first batch when an iteration starts.
-        place: rank, number of ranks, batches per step.
+        keys: of the batches.
     """
 
-    def __init__(
-        self, split: ToySplit, size: int, streams: RandomStreams, first_step: Callable[[], int], place: Place
-    ) -> None:
-        super().__init__(streams, first_step, place)
+    def __init__(self, split: ToySplit, size: int, keys: Keys) -> None:
+        super().__init__(keys)
         self.split, self.size = split, size
 
     def batch(self, step: int, part: int = 0) -> ToyBatch:
         """Batch ``part`` of those that make the optimiser step ``step``."""
-        rng = self.streams.at(step, self.place.samples(step, part, self.size))
+        rng = self.keys.draws(step, part, self.size)
         return self.split.batch(self.split.rows_at(rng.uniform("toyworld/picture")), rng)
 
 
-class ToyRows(Dataset[int]):
-    """Row numbers of a split; `collate` makes the batches."""
+class ToyRows(NumberedItems):
+    """The rows of a split."""
 
     def __init__(self, split: ToySplit, streams: RandomStreams) -> None:
+        super().__init__(len(split))
         self.split, self.streams = split, streams
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, index: int) -> int:
-        return index
 
     def collate(self, rows: list[int]) -> ToyBatch:
         """The pictures of these rows."""
@@ -170,10 +160,7 @@ class ToyworldDataModule(BaseDataModule):
 
     def train_dataloader(self) -> DataLoader[ToyBatch]:
         """Endless batches from the optimiser step that the trainer is at."""
-        stream = ToyStream(
-            self.train_split, self.cfg.batch_size, self.streams, self.global_step, self.place()
-        )
-        return self.training_loader(stream)
+        return self.training_loader(ToyStream(self.train_split, self.cfg.batch_size, self.batch_keys()))
 
     def val_dataloader(self) -> DataLoader[ToyBatch]:
         """The evaluation pictures in order."""
@@ -181,14 +168,6 @@ class ToyworldDataModule(BaseDataModule):
         return self.evaluation_loader(  # type: ignore[return-value]
             rows, self.cfg.eval_batch_size, collate_fn=rows.collate
         )
-
-    def test_dataloader(self) -> DataLoader[ToyBatch]:
-        """The evaluation pictures in order."""
-        return self.val_dataloader()
-
-    def predict_dataloader(self) -> DataLoader[ToyBatch]:
-        """The evaluation pictures in order."""
-        return self.val_dataloader()
 
     def _pictures(self, views: int, seed: int) -> ToyPictures:
         folder = Path(self.cfg.cache_dir) if self.cfg.cache_dir else cache_dir("toyworld")
