@@ -390,7 +390,9 @@ def _named_modules(cfg: DictConfig) -> list[tuple[str, str, str, Any]]:
 
 
 def _import_extensions(cfg: DictConfig) -> None:
-    extensions = OmegaConf.to_container(cfg, resolve=False).get("extensions") or []  # type: ignore[union-attr]
+    extensions = OmegaConf.select(cfg, "extensions") or []
+    if isinstance(extensions, str):
+        raise ConfigError("extensions", extensions, "a list of files and folders")
     for path in extensions:
         load_extension(str(path))
 

@@ -75,10 +75,17 @@ def _module_part(values: Mapping[str, Any], owner: Mapping[str, Any], part: str,
     for one in dataclasses.fields(config_class):
         if one.name in values:
             value = values[one.name]
-            if isinstance(value, dict) and not isinstance(given.get(one.name) or {}, Mapping):
+            if _clash(value, given.get(one.name)):
                 continue  # not what the field holds: it is refused, with its key, when it is read
             chosen[one.name] = _merged(value, given.get(one.name), one) if isinstance(value, dict) else value
     return chosen
+
+
+def _clash(value: Any, given: Any) -> bool:
+    """Whether they cannot be merged: a mapping with anything else, or a list with a mapping."""
+    if isinstance(value, dict):
+        return not isinstance(given or {}, Mapping)
+    return isinstance(value, list) and isinstance(given, Mapping)
 
 
 def _config_class(name: str, kind: str) -> Any:

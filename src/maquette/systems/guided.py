@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from maquette.core.errors import ConfigError
+from maquette.core.errors import ConfigError, asked_for_by
 from maquette.core.log import get_logger
 from maquette.models.guidance.base import GuidanceEval
 
@@ -50,7 +50,8 @@ class Guided:
             )
         for name, value in guided.items():
             if name.startswith("loss_"):
-                self.set_loss(name.removeprefix("loss_"), value)
+                with asked_for_by("system.guidance_type"):
+                    self.set_loss(name.removeprefix("loss_"), value)
             elif isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1):
                 self.log(f"train/{name}", value.detach() if isinstance(value, Tensor) else value)
         if due:

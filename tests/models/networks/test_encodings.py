@@ -95,7 +95,7 @@ def test_typos_are_answered():
         get_encoding(3, {"otype": "HashGird"})
     with pytest.raises(UnknownKeyError, match="n_levels"):
         get_encoding(3, {"otype": "HashGrid", "n_level": 4})
-    with pytest.raises(ConfigError, match=r"encoding\.interpolation"):
+    with pytest.raises(ConfigError, match=r"pos_encoding_config\.interpolation"):
         get_encoding(3, {"otype": "HashGrid", "type": "Hash", "interpolation": "Smoothstep"})
     with pytest.raises(ConfigError, match=r"encoding\.degree"):
         get_encoding(3, {"otype": "SphericalHarmonics", "degree": 9})

@@ -51,7 +51,7 @@ class NeuralEnvironmentMapBackground(BaseBackground):
 
     def configure(self, *args: Any, **kwargs: Any) -> None:
         """Build encoding and network."""
-        self.encoding = get_encoding(3, self.cfg.dir_encoding_config)
+        self.encoding = get_encoding(3, self.cfg.dir_encoding_config, "dir_encoding_config")
         self.network = get_mlp(
             self.encoding.n_output_dims, self.cfg.n_output_dims, self.cfg.mlp_network_config
         )

@@ -49,7 +49,7 @@ class NeuralRadianceMaterial(BaseMaterial):
 
     def configure(self, *args: Any, **kwargs: Any) -> None:
         """Build encoding and network."""
-        self.encoding = get_encoding(3, self.cfg.dir_encoding_config)
+        self.encoding = get_encoding(3, self.cfg.dir_encoding_config, "dir_encoding_config")
         width = self.cfg.input_feature_dims + self.encoding.n_output_dims
         self.network = get_mlp(width, 3, self.cfg.mlp_network_config)
         self.activation = get_activation(self.cfg.color_activation, "color_activation")
@@ -65,12 +65,7 @@ class NeuralRadianceMaterial(BaseMaterial):
         **kwargs: Any,
     ) -> Float[Tensor, "*N 3"]:
         """Colours of points seen along `viewdirs`."""
-        if features.shape[-1] != self.cfg.input_feature_dims:
-            raise ConfigError(
-                "system.material.input_feature_dims",
-                self.cfg.input_feature_dims,
-                f"{features.shape[-1]}, the number of features of the geometry (n_feature_dims)",
-            )
+        self.check_features(features, "input_feature_dims")
         encoded = self.encoding((viewdirs + 1.0) * 0.5)
         return self.activation(self.network(torch.cat([features, encoded], dim=-1)))
 

@@ -60,8 +60,13 @@ class Encoding(Updateable, nn.Module):
         return encoded.reshape(*x.shape[:-1], self.n_output_dims)
 
 
-def get_encoding(n_input_dims: int, cfg: NetworkConfig) -> Encoding:
+def get_encoding(n_input_dims: int, cfg: NetworkConfig, field: str = "pos_encoding_config") -> Encoding:
     """The encoding that `cfg` describes: `otype`, `include_xyz` (default false) and the options of that type.
+
+    Args:
+        n_input_dims: coordinates of a point.
+        cfg: the description.
+        field: where it stands in the recipe, for the messages.
 
     Raises:
         UnknownNameError: no such `otype`.
@@ -77,8 +82,8 @@ def get_encoding(n_input_dims: int, cfg: NetworkConfig) -> Encoding:
     cls, allowed = ENCODINGS[name]
     for option, only in _FIXED.items():
         if config.pop(option, only) != only:
-            raise ConfigError(f"encoding.{option}", cfg[option], f"{only}: there is no other here")
-    options = take(config, allowed, "encoding")
+            raise ConfigError(f"{field}.{option}", cfg[option], f"{only}: there is no other here")
+    options = take(config, allowed, field)
     if cls is nn.Identity:
         return Encoding(n_input_dims, cls(), n_input_dims, include_xyz)
     encoding = cls(n_input_dims, **options)

@@ -80,9 +80,11 @@ class MLP(nn.Module):
             return self.output_activation(layers[-1](x))
 
 
-def get_mlp(n_input_dims: int, n_output_dims: int, cfg: NetworkConfig) -> MLP | SphereInitMLP:
+def get_mlp(
+    n_input_dims: int, n_output_dims: int, cfg: NetworkConfig, field: str = "mlp_network_config"
+) -> MLP | SphereInitMLP:
     """The network that `cfg` describes: `otype` and the keys of `OPTIONS`, or of `SPHERE_OPTIONS` for a
-    SphereInitVanillaMLP, whose activation is always the softplus.
+    SphereInitVanillaMLP, whose activation is always the softplus. It stands in `field` of the recipe.
 
     Raises:
         UnknownNameError: no such `otype`.
@@ -96,9 +98,9 @@ def get_mlp(n_input_dims: int, n_output_dims: int, cfg: NetworkConfig) -> MLP | 
             raise UnknownNameError("network", name, difflib.get_close_matches(name, MLPS, n=3))
     if name == SPHERE:
         config.pop("activation", None)
-    options = take(config, SPHERE_OPTIONS if name == SPHERE else OPTIONS, "mlp")
+    options = take(config, SPHERE_OPTIONS if name == SPHERE else OPTIONS, field)
     for key, least in (("n_neurons", 1), ("n_hidden_layers", 0)):
         if options[key] < least:
-            raise ConfigError(f"mlp.{key}", options[key], f"an integer >= {least}")
+            raise ConfigError(f"{field}.{key}", options[key], f"an integer >= {least}")
     make = SphereInitMLP if name == SPHERE else MLP
     return make(n_input_dims, n_output_dims, **options)

@@ -20,6 +20,7 @@ from maquette.models.networks.config import plain, take
 from maquette.ops.activations import get_activation
 from maquette.ops.volume import alpha_composite, scale_to_unit
 
+FIELD = "system.renderer.proposal_network_config"
 NETWORK: dict[str, Any] = {"n_input_dims": 3, "n_output_dims": 1, "encoding_config": {}, "network_config": {}}
 ENCODING = {
     "otype": "HashGrid",
@@ -66,11 +67,13 @@ class ProposalNetwork(nn.Module):
     def __init__(self, box: Float[Tensor, "2 3"], config: ProposalConfig) -> None:
         super().__init__()
         self.register_buffer("box", box.clone(), persistent=False)
-        network = take(plain(config.network or {}), NETWORK, "system.renderer.proposal_network_config")
+        network = take(plain(config.network or {}), NETWORK, FIELD)
         if (network["n_input_dims"], network["n_output_dims"]) != (3, 1):
-            raise ConfigError("system.renderer.proposal_network_config", network, "3 inputs and 1 output")
-        self.encoding = get_encoding(3, network["encoding_config"] or ENCODING)
-        self.network = get_mlp(self.encoding.n_output_dims, 1, network["network_config"] or MLP)
+            raise ConfigError(FIELD, network, "3 inputs and 1 output")
+        self.encoding = get_encoding(3, network["encoding_config"] or ENCODING, f"{FIELD}.encoding_config")
+        self.network = get_mlp(
+            self.encoding.n_output_dims, 1, network["network_config"] or MLP, f"{FIELD}.network_config"
+        )
         self.activation = get_activation("shifted_trunc_exp")
         self.optimizer = _optimizer(plain(config.optimizer or OPTIMIZER), list(self.parameters()))
         scheduler = plain(config.scheduler) if config.scheduler else None
