@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from maquette.core.base import BaseModule
+from maquette.core.errors import ConfigError
 from maquette.core.random import StepRandom
 
 
@@ -62,3 +63,17 @@ class BaseMaterial(BaseModule):
             `bump` is the normal in the frame of the surface as (n + 1) / 2.
         """
         return {}
+
+    def check_features(self, features: Float[Tensor, "*N F"], option: str) -> None:
+        """Refuse features that are not as many as an option of the config says.
+
+        Raises:
+            ConfigError: they are fewer, or more.
+        """
+        wanted: int = getattr(self.cfg, option)
+        if features.shape[-1] != wanted:
+            raise ConfigError(
+                f"system.material.{option}",
+                wanted,
+                f"{features.shape[-1]}, the number of features of the geometry (n_feature_dims)",
+            )

@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from maquette.core.errors import ConfigError
-from maquette.core.random import StepRandom
 from maquette.core.registry import register
 from maquette.models.materials.base import BaseMaterial
 from maquette.ops.activations import get_activation
@@ -38,23 +37,9 @@ class HybridRGBLatentMaterial(BaseMaterial):
         self.requires_normal = self.cfg.requires_normal
         self.activation = get_activation(self.cfg.color_activation, "color_activation")
 
-    def forward(
-        self,
-        features: Float[Tensor, "*N F"],
-        viewdirs: Float[Tensor, "*N 3"] | None = None,
-        positions: Float[Tensor, "*N 3"] | None = None,
-        shading_normal: Float[Tensor, "*N 3"] | None = None,
-        light_positions: Float[Tensor, "*N 3"] | None = None,
-        rng: StepRandom | None = None,
-        **kwargs: Any,
-    ) -> Float[Tensor, "*N C"]:
+    def forward(self, features: Float[Tensor, "*N F"], *args: Any, **kwargs: Any) -> Float[Tensor, "*N C"]:
         """Colours and latents of points; only the features matter."""
-        if features.shape[-1] != self.cfg.n_output_dims:
-            raise ConfigError(
-                "system.material.n_output_dims",
-                self.cfg.n_output_dims,
-                f"{features.shape[-1]}, the number of features of the geometry (n_feature_dims)",
-            )
+        self.check_features(features, "n_output_dims")
         return torch.cat([self.activation(features[..., :3]), features[..., 3:]], dim=-1)
 
     def export(self, features: Float[Tensor, "*N F"], **kwargs: Any) -> dict[str, Float[Tensor, "*N 3"]]:

@@ -7,7 +7,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from maquette.core.errors import ConfigError
-from maquette.core.random import StepRandom
 from maquette.core.registry import register
 from maquette.models.materials.base import BaseMaterial
 
@@ -29,16 +28,7 @@ class StableDiffusionLatentAdapterMaterial(BaseMaterial):
         """Begin with the known fit."""
         self.adapter = nn.Parameter(torch.tensor(LATENT_TO_RGB))
 
-    def forward(
-        self,
-        features: Float[Tensor, "*N F"],
-        viewdirs: Float[Tensor, "*N 3"] | None = None,
-        positions: Float[Tensor, "*N 3"] | None = None,
-        shading_normal: Float[Tensor, "*N 3"] | None = None,
-        light_positions: Float[Tensor, "*N 3"] | None = None,
-        rng: StepRandom | None = None,
-        **kwargs: Any,
-    ) -> Float[Tensor, "*N 3"]:
+    def forward(self, features: Float[Tensor, "*N F"], *args: Any, **kwargs: Any) -> Float[Tensor, "*N 3"]:
         """Colours of points; only the features matter."""
         if features.shape[-1] != len(LATENT_TO_RGB):
             raise ConfigError(
