@@ -40,32 +40,12 @@ class LatentDenoiser(LatentSpace, NoiseLevels):
         if self._sizes is not None and vae.dtype == torch.float16 and vae.config.force_upcast:
             self.vae.to(torch.float32)
 
-    @property
-    def device(self) -> torch.device:
-        """Where predictions are computed."""
-        return self.alphas_cumprod.device
-
     def to(self, device: torch.device) -> Self:
         """Move everything to a device; returns itself."""
         self.unet.to(device)
         self.vae.to(device)
         self.alphas_cumprod = self.alphas_cumprod.to(device)
         return self
-
-    @torch.no_grad()
-    def predict_noise(
-        self,
-        x_t: Float[Tensor, "N C h w"],
-        t: Int[Tensor, "N"],
-        text: Float[Tensor, "N L D"],
-        pooled: Float[Tensor, "N P"] | None = None,
-    ) -> Float[Tensor, "N C h w"]:
-        """The noise in noised latents, whatever the UNet itself predicts; no graph is kept.
-
-        `pooled` is needed by models of the SDXL family only.
-        """
-        out = self.predict(x_t, t, text, pooled)
-        return self.noise_in(out, x_t, t)
 
     def predict(
         self,

@@ -8,13 +8,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from maquette.core.errors import UserError
+from maquette.diffusion.noise_predictor import NoisePredictor
 from maquette.diffusion.score import eps_from_v, eps_from_x0, velocity
 
 PREDICTIONS: Final = ("epsilon", "v_prediction", "sample")
 """What a network may predict: the noise, the velocity, or what is clean."""
 
 
-class NoiseLevels:
+class NoiseLevels(NoisePredictor):
     """The T levels of DDPM and the prediction type, of a scheduler; the scheduler's steps are not used.
 
     Raises:
@@ -33,11 +34,6 @@ class NoiseLevels:
             )
         self.prediction_type: str = scheduler.config.prediction_type
         self.alphas_cumprod: Float[Tensor, "T"] = scheduler.alphas_cumprod.detach().float()
-
-    @property
-    def num_train_timesteps(self) -> int:
-        """Number of noise levels."""
-        return len(self.alphas_cumprod)
 
     def noise_in(
         self, out: Float[Tensor, "N *S"], x_t: Float[Tensor, "N *S"], t: Int[Tensor, "N"]

@@ -44,18 +44,6 @@ class ControlNetDenoiser(LatentDenoiser):
         self.controlnet.to(device)
         return super().to(device)
 
-    @torch.no_grad()
-    def predict_noise(
-        self,
-        x_t: Float[Tensor, "N C h w"],
-        t: Int[Tensor, "N"],
-        text: Float[Tensor, "N L D"],
-        pooled: Float[Tensor, "N P"] | None = None,
-        control: Float[Tensor, "N 3 H W"] | None = None,
-    ) -> Float[Tensor, "N C h w"]:
-        """The noise in noised latents, under control pictures in [0, 1]; no graph is kept."""
-        return self.noise_in(self.predict(x_t, t, text, pooled, control=control), x_t, t)
-
     def predict(
         self,
         x_t: Float[Tensor, "N C h w"],

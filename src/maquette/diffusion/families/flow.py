@@ -23,10 +23,11 @@ from torch import Tensor
 
 from maquette.core.errors import UserError
 from maquette.diffusion.latent_space import LatentSpace
+from maquette.diffusion.noise_predictor import NoisePredictor
 from maquette.diffusion.score import per_sample
 
 
-class FlowDenoiser(LatentSpace):
+class FlowDenoiser(LatentSpace, NoisePredictor):
     """A transformer that predicts the velocity of a flow, with its autoencoder.
 
     Its noise levels are the scheduler's (with its shift towards more noise), least noise first. At the last
@@ -54,33 +55,12 @@ class FlowDenoiser(LatentSpace):
         self.latent_size: int = transformer.config.sample_size
         self.image_size: int = self.latent_size * self.pixels_per_latent
 
-    @property
-    def device(self) -> torch.device:
-        """Where predictions are computed."""
-        return self.alphas_cumprod.device
-
-    @property
-    def num_train_timesteps(self) -> int:
-        """Number of noise levels."""
-        return len(self.alphas_cumprod)
-
     def to(self, device: torch.device) -> Self:
         """Move everything to a device; returns itself."""
         self.transformer.to(device)
         self.vae.to(device)
         self.sigmas, self.alphas_cumprod = self.sigmas.to(device), self.alphas_cumprod.to(device)
         return self
-
-    @torch.no_grad()
-    def predict_noise(
-        self,
-        x_t: Float[Tensor, "N C h w"],
-        t: Int[Tensor, "N"],
-        text: Float[Tensor, "N L D"],
-        pooled: Float[Tensor, "N P"] | None = None,
-    ) -> Float[Tensor, "N C h w"]:
-        """The noise in noised latents, whose noise levels are those of diffusion; no graph is kept."""
-        return self.noise_in(self.predict(x_t, t, text, pooled), x_t, t)
 
     def predict(
         self,

@@ -13,7 +13,7 @@ from maquette.diffusion.latent_denoiser import LatentDenoiser
 class InstructPix2PixDenoiser(LatentDenoiser):
     """A UNet that reads the latents of the picture to be edited beside the noised ones.
 
-    `predict_noise` takes them as `picture`; zeros stand for no picture.
+    `predict` takes them as `picture`; zeros stand for no picture.
     """
 
     reads_a_picture = True
@@ -25,8 +25,7 @@ class InstructPix2PixDenoiser(LatentDenoiser):
             images = F.interpolate(images, (self.image_size,) * 2, mode="bilinear", antialias=True)
         return self.raw_latents(images)
 
-    @torch.no_grad()
-    def predict_noise(
+    def predict(  # type: ignore[override]
         self,
         x_t: Float[Tensor, "N C h w"],
         t: Int[Tensor, "N"],
@@ -34,9 +33,9 @@ class InstructPix2PixDenoiser(LatentDenoiser):
         pooled: Float[Tensor, "N P"] | None = None,
         picture: Float[Tensor, "N C h w"] | None = None,
     ) -> Float[Tensor, "N C h w"]:
-        """The noise in noised latents of the edited picture; no graph is kept."""
+        """What the UNet itself predicts for the edited picture; with a graph if one is wanted."""
         picture = torch.zeros_like(x_t) if picture is None else picture.to(x_t)
-        return self.noise_in(self.ask(torch.cat([x_t, picture], dim=1), t, text, pooled), x_t, t)
+        return self.ask(torch.cat([x_t, picture], dim=1), t, text, pooled)
 
 
 def two_guidances(

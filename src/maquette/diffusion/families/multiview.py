@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -32,8 +31,7 @@ class MultiViewDenoiser(LatentDenoiser):
         unet.share_views()
         self.n_views = unet.n_views
 
-    @torch.no_grad()
-    def predict_noise(
+    def predict(  # type: ignore[override]
         self,
         x_t: Float[Tensor, "N C h w"],
         t: Int[Tensor, "N"],
@@ -41,7 +39,7 @@ class MultiViewDenoiser(LatentDenoiser):
         pooled: Float[Tensor, "N P"] | None = None,
         cameras: Float[Tensor, "N 16"] | None = None,
     ) -> Float[Tensor, "N C h w"]:
-        """The noise in noised latents; the `n_views` views of an object stand side by side in the batch and
+        """What the UNet itself predicts; the `n_views` views of an object stand side by side in the batch and
         share their noise level. `cameras` come from `view_cameras`; zeros stand for no camera.
 
         Raises:
@@ -53,4 +51,4 @@ class MultiViewDenoiser(LatentDenoiser):
                 hint=f"set data.n_view to {self.n_views}, and data.batch_size to a multiple of it",
             )
         labels = x_t.new_zeros(len(x_t), 16) if cameras is None else cameras
-        return self.noise_in(self.predict(x_t, t, text, pooled, class_labels=labels), x_t, t)
+        return super().predict(x_t, t, text, pooled, class_labels=labels)

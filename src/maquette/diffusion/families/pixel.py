@@ -41,11 +41,6 @@ class PixelDenoiser(NoiseLevels):
         self.image_size: int = unet.config.sample_size
         self.latent_size: int = self.image_size
 
-    @property
-    def device(self) -> torch.device:
-        """Where predictions are computed."""
-        return self.alphas_cumprod.device
-
     def to(self, device: torch.device) -> Self:
         """Move everything to a device; returns itself."""
         self.unet.to(device)
@@ -65,17 +60,6 @@ class PixelDenoiser(NoiseLevels):
     def decode(self, latents: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B 3 h w"]:
         """Pictures, values around [0, 1] (not clamped)."""
         return latents / 2 + 0.5
-
-    @torch.no_grad()
-    def predict_noise(
-        self,
-        x_t: Float[Tensor, "N 3 h w"],
-        t: Int[Tensor, "N"],
-        text: Float[Tensor, "N L D"],
-        pooled: Float[Tensor, "N P"] | None = None,
-    ) -> Float[Tensor, "N 3 h w"]:
-        """The noise in noised pictures, whatever the UNet itself predicts; no graph is kept."""
-        return self.noise_in(self.predict(x_t, t, text, pooled), x_t, t)
 
     def predict(
         self,
