@@ -105,12 +105,10 @@ class KeyedStream(IterableDataset[T]):
 
     def __iter__(self) -> Iterator[T]:
         worker = get_worker_info()
-        if worker is None:
-            yield from (self.batch(step, part) for step, part in self.keys.turns())
-            return
-        seed, rank = self.keys.streams.seed, self.keys.place.rank
-        for step, part in self.keys.turns(worker.id, worker.num_workers):
-            seed_global(seed, f"data/{part}", step, rank)  # what libraries draw is keyed, too
+        number, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        for step, part in self.keys.turns(number, stride):
+            if worker is not None:  # what draws from the global generators there draws by number, too
+                seed_global(self.keys.streams.seed, f"data/{part}", step, self.keys.place.rank)
             yield self.batch(step, part)
 
 
