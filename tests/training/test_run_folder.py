@@ -39,37 +39,14 @@ def test_recipe_is_kept_as_given_and_as_run(tmp_path: Path) -> None:
     )
 
 
-def test_overwriting_never_clears_a_folder_that_holds_no_run(tmp_path):
-    (tmp_path / "code").mkdir()
+def test_a_folder_that_holds_no_run_is_never_replaced(tmp_path):
+    folder = RunFolder(tmp_path)
+    (tmp_path / "code" / "mine").mkdir(parents=True)
     (tmp_path / "code" / "precious.py").write_text("keep")
     with pytest.raises(UserError, match="holds no run"):
-        RunFolder(tmp_path).clear()
-    assert (tmp_path / "code" / "precious.py").exists()
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "parsed.yaml").write_text("")
-    RunFolder(tmp_path).clear()
-    assert not (tmp_path / "code").exists()
-
-
-def test_a_folder_killed_while_it_is_cleared_is_a_run_that_nobody_resumes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = RunFolder(tmp_path)
+        folder.check_replaceable()
     folder.write_configs("a: 1\n", None)
-    folder.write_command()
-    folder.ckpts.mkdir()
-    folder.last_checkpoint.write_text("old")
-
-    class Killed(BaseException):
-        pass
-
-    def killed(path: Path) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("maquette.training.run_folder._remove", killed)
-        folder.clear()
-    assert not folder.recipe.exists() and folder.is_run
+    folder.check_replaceable()
     folder.clear()
     assert list(tmp_path.iterdir()) == []
 

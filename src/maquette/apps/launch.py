@@ -9,9 +9,12 @@ from typing import Any
 
 from maquette.apps.running import add_output_arguments, execute, load
 from maquette.core.errors import MissingFileError, UserError
+from maquette.core.processes import is_leader
+from maquette.training.mode import MODES
+from maquette.training.replacing import OldRun
+from maquette.training.run_folder import RunFolder
 
 ACCEPTS_OVERRIDES = True
-MODES = ("train", "validate", "test", "export")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +113,9 @@ def _sources(args: argparse.Namespace) -> tuple[str, Path | None, Path | None]:
     folder = given.parent.parent if given.is_file() else given
     if not folder.is_dir():
         raise MissingFileError(given, "run to resume", hint="start it with --config F --train")
-    recipe = folder / "configs" / "parsed.yaml"
+    if is_leader():
+        OldRun(RunFolder(folder)).settle()
+    recipe = RunFolder(folder).recipe
     if args.config is None and not recipe.is_file():
         hint = "give it with --config; a run that was stopped before it had one can be started again"
         raise MissingFileError(recipe, "recipe of the run", hint)

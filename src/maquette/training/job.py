@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
@@ -27,6 +28,7 @@ from maquette.io.data import write_json
 from maquette.training.base_system import BaseSystem
 from maquette.training.callbacks.checkpoint import LastCheckpoint
 from maquette.training.callbacks.collapse import last_loss
+from maquette.training.callbacks.first_step import FirstStep
 from maquette.training.callbacks.interrupt import Interrupt
 from maquette.training.callbacks.standard import standard_callbacks
 from maquette.training.callbacks.step_frame import StepFrame
@@ -37,11 +39,14 @@ from maquette.training.craft.apply import craft_callbacks, prepare
 from maquette.training.craft.ema import EMA
 from maquette.training.distributed import several_processes
 from maquette.training.failures import named_failures
-from maquette.training.loggers import make_log_folders, make_loggers
+from maquette.training.loggers import make_loggers
+from maquette.training.loggers.wandb import WeightsAndBiases
 from maquette.training.machine import machine, versions
+from maquette.training.mode import Mode
 from maquette.training.optimization.optimizers import plain
 from maquette.training.phases import Phases
 from maquette.training.profiling.tools import NO_TOOLS, Tools
+from maquette.training.replacing import OldRun, kept_until_it_works
 from maquette.training.result import RunResult
 from maquette.training.resuming import say_changes, set_later_aside
 from maquette.training.run_folder import RunFolder, nothing_left_behind
@@ -49,9 +54,6 @@ from maquette.training.trainer import check_trainer, make_trainer, quiet, recipe
 from maquette.training.weights import check_fits, run_checkpoint
 
 log = get_logger(__name__)
-
-Mode = Literal["train", "validate", "test", "export"]
-MODES: tuple[Mode, ...] = ("train", "validate", "test", "export")
 
 
 def run_job(
@@ -67,6 +69,7 @@ def run_job(
     again: bool = False,
     tools: Tools = NO_TOOLS,
     opening: Callable[[], object] | None = None,
+    replaces: Sequence[OldRun] = (),
 ) -> RunResult:
     """Carry out one recipe; see :func:`maquette.training.run.run`.
 
@@ -75,12 +78,15 @@ def run_job(
         always_export: export what an interrupted run has, also where ``training.finish`` lists no export.
         tools: instruments of this run.
         opening: done before the folder is opened, by the leading process, when nothing is left to refuse.
+        replaces: what ``opening`` sets aside; removed after the first step, as what was in the folder is.
     """
-    job = _Job(cfg, mode, listeners, resume, overwrite, always_export, again, tools)
+    job = _Job(cfg, mode, listeners, resume, overwrite, always_export, again, tools, replaces)
     with (
         named_failures(job.folder),
         nothing_left_behind(job.folder),
+        kept_until_it_works(*job.old),
         quiet(verbose),
+        job.ending,
         job.interrupt.listening(),
     ):
         with job.phases.phase("loading"):
@@ -90,32 +96,29 @@ def run_job(
         return job.conclude()
 
 
+@dataclass
 class _Job:
     """The parts of one run while it goes on."""
 
-    def __init__(
-        self,
-        cfg: ExperimentConfig,
-        mode: Mode,
-        listeners: Sequence[ProgressListener],
-        resume: Path | None,
-        overwrite: bool,
-        always_export: bool,
-        again: bool,
-        tools: Tools,
-    ) -> None:
-        self.cfg = cfg
-        self.mode = mode
-        self.listeners = listeners if is_leader() else ()
-        self.resume = resume
-        self.overwrite = overwrite
-        self.always_export = always_export
-        self.again = again
-        self.tools = tools
-        self.training = training_config(cfg)
-        self.folder = RunFolder(Path(cfg.trial_dir))
+    cfg: ExperimentConfig
+    mode: Mode
+    listeners: Sequence[ProgressListener]
+    resume: Path | None
+    overwrite: bool
+    always_export: bool
+    again: bool
+    tools: Tools
+    replaces: Sequence[OldRun]
+
+    def __post_init__(self) -> None:
+        self.listeners = self.listeners if is_leader() else ()
+        self.training = training_config(self.cfg)
+        self.folder = RunFolder(Path(self.cfg.trial_dir))
+        self.here = OldRun(self.folder)
+        self.old = (self.here, *self.replaces)
         self.phases = Phases(self.listeners)
         self.interrupt = Interrupt()
+        self.ending = ExitStack()
         self.checkpoint: dict[str, Any] = {}
         self.files: list[Path] = []
 
@@ -146,7 +149,7 @@ class _Job:
             self._try_optimizers()
 
     def open_folder(self, raw: str | Path | None, opening: Callable[[], object] | None) -> None:
-        """Make the folder ready; what an earlier run has left is removed here, and not before."""
+        """Make the folder ready; what an earlier run has left is moved out of the way here, and not before."""
         if opening is not None:
             opening()
         if self.mode == "train":
@@ -155,7 +158,6 @@ class _Job:
         if self.mode == "train":
             self.folder.write_configs(self.cfg.to_yaml(), raw)
             self.folder.write_command()
-            make_log_folders(self.training, self.folder)
             if self.training.snapshot_code:
                 self.folder.write_code(self.cfg.extensions)
 
@@ -166,6 +168,7 @@ class _Job:
             self.trainer.fit(
                 self.system, datamodule=self.data, ckpt_path=_text(self.resume), weights_only=True
             )
+        by_leader(self._works)  # also where no step was left to take
         if "test" in self.training.finish and not self.interrupt.requested and self._does("test_step"):
             with self.phases.phase("rendering"):
                 self.trainer.test(self.system, datamodule=self.data, verbose=False)
@@ -226,6 +229,10 @@ class _Job:
         plugins = [LightningEnvironment()]
         return make_trainer({**settings, "plugins": plugins}, self.training, self.folder, callbacks, [])
 
+    def _works(self) -> None:
+        for one in self.old:
+            one.drop()
+
     def _make_room(self) -> None:
         """Tell what a resumed run changes; remove what is in the way."""
         if self.again:
@@ -239,7 +246,7 @@ class _Job:
                 self.folder.forget_end()
             set_later_aside(self.folder, self.resume)
         if self.overwrite and not self.again and not self.folder.holds(self.resume):
-            self.folder.clear()
+            self.here.set_aside()
         if self.folder.root.is_dir():
             remove_leftovers(self.folder.root)
 
@@ -252,9 +259,13 @@ class _Job:
             callbacks = [StepFrame(self.cfg.seed), self.interrupt, *self._average()]
             return make_trainer(settings, self.training, self.folder, callbacks, [])
         loggers = [*make_loggers(self.training, self.folder, self.cfg), *self.system.get_loggers()]
+        for one in loggers:
+            if isinstance(one, WeightsAndBiases):
+                self.ending.push(one.end)
         callbacks = [
             StepFrame(self.cfg.seed),
             self.interrupt,
+            FirstStep(self._works),
             *self._average(),
             *craft_callbacks(self.training, self.listeners, self.folder),
             *standard_callbacks(self.training, self.folder, self.listeners, loggers, self.cfg),

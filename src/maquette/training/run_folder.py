@@ -77,11 +77,6 @@ class RunFolder:
         return self.configs / "parsed.yaml"
 
     @property
-    def _replaced_recipe(self) -> Path:
-        """The recipe of a run that is being removed, which nobody can resume."""
-        return self.configs / "replaced.yaml"
-
-    @property
     def has_checkpoint(self) -> bool:
         """Whether something was optimised here that a run can be resumed from."""
         stages = [RunFolder(path) for path in self.stages.glob("*")]
@@ -126,8 +121,8 @@ class RunFolder:
     @property
     def is_run(self) -> bool:
         """Whether a run was begun here, or something was made from its weights."""
-        signs = (self.recipe, self._replaced_recipe, self.root / "run.json")
-        return any(path.is_file() for path in signs) or any(self.root.glob("run-*.json"))
+        signs = (self.recipe, self.root / "run.json", *self.root.glob("run-*.json"))
+        return any(path.is_file() for path in signs)
 
     @property
     def _is_unused(self) -> bool:
@@ -139,29 +134,30 @@ class RunFolder:
         """Whether a file lies below this folder, or it is this folder."""
         return path is not None and path.resolve().is_relative_to(self.root.resolve())
 
-    def clear(self, keep_recipe: bool = False) -> None:
-        """Remove what a run has left here; files that no run writes stay.
+    def content(self) -> list[Path]:
+        """What a run has written at the top of the folder."""
+        return [path for pattern in CONTENT for path in self.root.glob(pattern)]
 
-        Killed at any moment, it leaves a folder that is a run still, and that is resumed only if the recipe
-        was to be kept: `configs` goes last, and its recipe is put out of use first.
+    def check_replaceable(self) -> None:
+        """Find out that what has the names of a run's files here is none.
 
         Raises:
-            UserError: something has the name of what a run writes, and no run was begun here.
+            UserError: no run was begun here.
         """
-        there = [path for pattern in CONTENT for path in self.root.glob(pattern)]
-        lost = [path.name for path in there if path != self.log_file]
-        if lost and not self.is_run:
+        lost = [path.name for path in self.content() if path != self.log_file]
+        if lost and not self.is_run and not self._is_unused:
             raise UserError(
                 f"The folder holds no run, and is not overwritten: {self.root}",
                 [f"these would be lost: {', '.join(lost)}"],
                 "choose another folder",
             )
-        if not keep_recipe and self.recipe.is_file():
-            self.recipe.replace(self._replaced_recipe)
+
+    def clear(self, keep_recipe: bool = False) -> None:
+        """Remove what a run has left here; files that no run writes stay."""
         kept = RECIPE if keep_recipe else ()
-        for path in sorted(there, key=lambda path: path == self.configs):
+        for path in self.content():
             if path.name not in kept:
-                _remove(path)
+                remove(path)
 
     def forget_end(self) -> None:
         """Remove what was written when the run ended or broke: it goes on."""
@@ -228,10 +224,11 @@ def nothing_left_behind(folder: RunFolder) -> Iterator[None]:
 
 def _empty(folder: Path) -> None:
     for path in folder.iterdir():
-        _remove(path)
+        remove(path)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -251,7 +248,7 @@ def _copy_source(source: Path, target: Path) -> None:
             shutil.copyfile(source, copy)
         else:
             _copy_files(source, copy)
-        _remove(target)
+        remove(target)
         copy.replace(target)
 
 

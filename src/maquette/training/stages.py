@@ -22,10 +22,12 @@ from maquette.core.registry import find, load_extension
 from maquette.core.stages import in_stage
 from maquette.io.data import read_json, write_json
 from maquette.training.failures import named_failures
-from maquette.training.job import Mode, run_job, training_config
+from maquette.training.job import run_job, training_config
 from maquette.training.machine import machine, versions
+from maquette.training.mode import Mode
 from maquette.training.optimization.optimizers import plain
 from maquette.training.profiling.tools import NO_TOOLS, Tools
+from maquette.training.replacing import OldRun, kept_until_it_works
 from maquette.training.result import RunResult
 from maquette.training.resuming import check_finished, newest_checkpoint
 from maquette.training.run_folder import RunFolder, nothing_left_behind
@@ -85,7 +87,7 @@ def run_stages(
         resume: the run folder, to go on with the stage that was not finished; those before it are left as
             they are. A checkpoint of a stage, to go back to it, or to use it.
         raw: the recipe file as it was given.
-        overwrite: remove the run that is in the folder already.
+        overwrite: replace the run that is in the folder already, when the last stage has taken a step.
         verbose: let the libraries talk.
         tools: instruments of every stage.
 
@@ -94,7 +96,8 @@ def run_stages(
         RunFailed: a stage broke; those before it are there, and ``resume`` continues.
     """
     folder = RunFolder(Path(cfg.trial_dir))
-    with named_failures(folder), nothing_left_behind(folder):
+    before = OldRun(folder)
+    with named_failures(folder), nothing_left_behind(folder), kept_until_it_works(before):
         stages = _checked(cfg, folder)
         if mode != "train":
             return _evaluate(stages, folder, mode, resume, listeners, verbose)
@@ -111,17 +114,22 @@ def run_stages(
             first = back.index
         _check_finished(stages[:first])
         left = stages[first:]
+        later = {stage.index: [OldRun(one.folder) for one in stages[stage.index + 1 :]] for stage in left}
 
         def opening(stage: Stage | None) -> None:
-            if stage in (None, left[0] if left else None):
-                _open(cfg, folder, raw, clear=overwrite and resume is None)
-            _clear(stages[stage.index + 1 :] if stage else ())
+            if stage is None or stage is left[0]:
+                if overwrite and resume is None:
+                    before.set_aside()
+                _open(cfg, folder, raw)
+            for one in later[stage.index] if stage else ():
+                one.set_aside()  # what stands there began with something else
 
         if not left:
             by_leader(lambda: opening(None))
         for stage in left:
             checkpoint = resume if stage is back else newest_checkpoint(stage.folder) if resume else None
-            if _train(stage, checkpoint, opening, listeners, verbose, tools).status != "done":
+            replaces = later[stage.index] or [before]
+            if _train(stage, checkpoint, opening, replaces, listeners, verbose, tools).status != "done":
                 break
         return _concluded(cfg, stages, folder)
 
@@ -175,8 +183,8 @@ def _check_finished(stages: Sequence[Stage]) -> None:
             check_finished(stage.folder, stage.cfg, stage.name, stage.index)
 
 
-def _open(cfg: ExperimentConfig, folder: RunFolder, raw: str | Path | None, clear: bool) -> None:
-    folder.clear() if clear else folder.forget_end()
+def _open(cfg: ExperimentConfig, folder: RunFolder, raw: str | Path | None) -> None:
+    folder.forget_end()
     folder.create()
     remove_leftovers(folder.root)
     folder.write_configs(cfg.to_yaml(), raw)
@@ -189,6 +197,7 @@ def _train(
     stage: Stage,
     checkpoint: Path | None,
     opening: Callable[[Stage], None],
+    replaces: Sequence[OldRun],
     listeners: Sequence[ProgressListener],
     verbose: bool,
     tools: Tools,
@@ -205,6 +214,7 @@ def _train(
             always_export=True,
             tools=tools,
             opening=lambda: opening(stage),
+            replaces=replaces,
         )
     gc.collect()  # a system and its Trainer refer to each other
     release_memory()
@@ -230,11 +240,6 @@ def _evaluate(
         result = run_job(stage.cfg, mode, listeners=told, resume=checkpoint, verbose=verbose)
     copies = _at_the_top(folder, result.files) if is_leader() else []
     return replace(result, trial_dir=folder.root, files=copies)
-
-
-def _clear(stages: Sequence[Stage]) -> None:
-    for stage in stages:
-        stage.folder.clear()  # what stands there began with something else
 
 
 def _concluded(cfg: ExperimentConfig, stages: Sequence[Stage], folder: RunFolder) -> RunResult:

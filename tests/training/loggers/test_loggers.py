@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -186,55 +185,6 @@ def test_wandb_that_is_not_installed_names_the_extra(
     with pytest.raises(MissingBackendError, match=r"maquette\[wandb\]"):
         run(toy("training.loggers=[wandb]"), "train")
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["training.loggers=[csv, wandb]", "training.logging.wandb.project=mine"],
-        ["training.loggers=[csv]", "system.loggers={wandb: {enable: true, project: mine}}"],
-        ["training.loggers=[csv, wandb]", "system.loggers={wandb: {enable: true, project: mine}}"],
-    ],
-    ids=["engine", "system", "both"],
-)
-def test_wandb_writes_offline_into_the_run_folder(
-    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
-) -> None:
-    logged: list[dict[str, Any]] = []
-    asked: dict[str, Any] = {}
-    _fake_wandb(monkeypatch, logged, asked)
-    run(toy(*words, "name=toy"), "train")
-    assert asked["project"] == "mine" and asked["mode"] in ("offline", "dryrun")
-    assert Path(asked["dir"]) == tmp_path / "run" / "wandb_logs"
-    assert [one["trainer/global_step"] for one in logged if "train/loss" in one] == [0, 1, 2, 3]
-
-
-def _fake_wandb(monkeypatch: pytest.MonkeyPatch, logged: list[Any], asked: dict[str, Any]) -> None:
-    """What Lightning's logger asks of the package."""
-
-    class Run:
-        def log(self, metrics: dict[str, Any], **kwargs: Any) -> None:
-            logged.append(dict(metrics))
-
-        def define_metric(self, *args: Any, **kwargs: Any) -> None:
-            return None
-
-    def init(**kwargs: Any) -> Run:
-        asked.update(kwargs, mode=kwargs.get("mode") or __import__("os").environ.get("WANDB_MODE"))
-        return Run()
-
-    names = {
-        "wandb": {"init": init, "run": None, "Artifact": object},
-        "wandb.sdk": {},
-        "wandb.sdk.lib": {"RunDisabled": type("RunDisabled", (), {})},
-        "wandb.wandb_run": {"Run": Run},
-    }
-    for name, content in names.items():
-        module = ModuleType(name)
-        vars(module).update(content)
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr("lightning.pytorch.loggers.wandb._WANDB_AVAILABLE", True)
-    monkeypatch.setenv("WANDB_MODE", "")
 
 
 @pytest.mark.parametrize(

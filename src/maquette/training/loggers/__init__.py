@@ -8,9 +8,9 @@ from typing import Any
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from maquette.core.config import ExperimentConfig
-from maquette.core.optional import require
 from maquette.training.config import TrainingConfig
 from maquette.training.loggers.tensorboard import TensorBoard
+from maquette.training.loggers.wandb import WeightsAndBiases
 from maquette.training.run_folder import RunFolder
 
 WANDB = "wandb_logs"
@@ -22,7 +22,7 @@ def make_loggers(training: TrainingConfig, folder: RunFolder, cfg: ExperimentCon
     ``system.loggers.wandb: {enable: true, project, name}``, which recipes of this ecosystem have, is the same
     as ``wandb`` in that list with the settings ``training.logging.wandb``.
 
-    Nothing is written before the first log; see :func:`make_log_folders`.
+    Nothing is written before the Trainer begins.
 
     Raises:
         MissingBackendError: ``wandb`` is listed, and not installed.
@@ -38,22 +38,13 @@ def make_loggers(training: TrainingConfig, folder: RunFolder, cfg: ExperimentCon
     return [make() for name, make in makers.items() if name in training.loggers]
 
 
-def make_log_folders(training: TrainingConfig, folder: RunFolder) -> None:
-    """Make the folders that have to be there before a log is begun."""
-    if "wandb" in training.loggers:
-        (folder.root / WANDB).mkdir(exist_ok=True)
-
-
 def _wandb(
     training: TrainingConfig, folder: RunFolder, cfg: ExperimentConfig, own: Mapping[str, Any]
 ) -> Logger:
-    require("wandb", "wandb")
-    from lightning.pytorch.loggers import WandbLogger
-
     settings = training.logging.wandb
-    return WandbLogger(
+    return WeightsAndBiases(
+        folder.root / WANDB,
         project=own.get("project") or settings.project,
         name=own.get("name") or settings.name or f"{cfg.name}-{cfg.tag}".rstrip("-"),
-        save_dir=folder.root / WANDB,
         offline=settings.offline,
     )

@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
+from maquette.io.images import quantized
 from maquette.ops.mesh import Mesh
 from maquette.training.loggers.tensorboard import TensorBoard
 from maquette.training.observing import LoggingConfig
@@ -32,7 +33,7 @@ def show_picture(loggers: Sequence[Logger], name: str, picture: Tensor, step: in
         if isinstance(logger, TensorBoard):
             logger.log_picture(name, picture, step)
         elif hasattr(logger, "log_image"):
-            logger.log_image(key=name, images=[picture.numpy()], step=step)
+            logger.log_image(key=name, images=[quantized(picture)], step=step)
 
 
 def show_video(loggers: Sequence[Logger], name: str, path: Path, step: int | None, fps: int) -> None:

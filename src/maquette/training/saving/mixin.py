@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
 from maquette.core.errors import ConfigError, MissingFileError, UserError
@@ -90,7 +91,7 @@ class SaverMixin(PictureSaver):
     @property
     def _wandb_logger(self) -> Any:
         """The run's logger of Weights & Biases, by the name that modules of this ecosystem use, or None."""
-        return next((one for one in loggers_of(self) if type(one).__name__ == "WandbLogger"), None)
+        return next((one for one in loggers_of(self) if isinstance(one, WandbLogger)), None)
 
     def get_loggers(self) -> list[Any]:
         """Lightning loggers that a system adds to those of its recipe; none."""

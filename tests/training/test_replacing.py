@@ -1,0 +1,231 @@
+"""What becomes of an old run when the new one breaks, or is killed, before it has shown that it works."""
+
+import itertools
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maquette.apps.main import main
+from maquette.core.errors import RunFailed, UserError
+from maquette.core.paths import remove_leftovers
+from maquette.training.replacing import OldRun
+from maquette.training.run import run
+from maquette.training.run_folder import RunFolder
+
+_spec = spec_from_file_location("processes_for_replacing", Path(__file__).with_name("processes.py"))
+helper = module_from_spec(_spec)
+_spec.loader.exec_module(helper)
+
+QUICK = "training.finish=[]"
+STAGES = "stages=[{name: coarse},{name: fine, trainer: {max_steps: 6}}]"
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def at_step(toy: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Has something happen in a step, before the optimizer has done anything."""
+    original = toy.system.training_step
+
+    def arrange(step: int, act: Callable[[], object], stage: str = "") -> None:
+        def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
+            if self.global_step == step and stage in str(self.get_save_dir()):
+                act()
+            return original(self, batch, batch_idx)
+
+        monkeypatch.setattr(toy.system, "training_step", training_step)
+
+    return arrange
+
+
+def fail(error: BaseException) -> Callable[[], None]:
+    def act() -> None:
+        raise error
+
+    return act
+
+
+@pytest.mark.parametrize("stages", [False, True], ids=["run", "stages"])
+@pytest.mark.parametrize("error", [UserError("a mistake"), ZeroDivisionError()], ids=["mistake", "bug"])
+def test_what_breaks_in_the_first_step_costs_nothing(
+    toy: Any, folder: Path, at_step: Any, stages: bool, error: Exception
+) -> None:
+    words = [QUICK, *([STAGES] if stages else [])]
+    run(toy(*words), "train")
+    (folder / "mine.txt").write_text("keep")
+    before = files(folder)
+    at_step(0, fail(error))
+    with pytest.raises(UserError if isinstance(error, UserError) else RunFailed):
+        run(toy(*words, "seed=2"), "train", overwrite=True)
+    (folder / "error.log").unlink(missing_ok=True)
+    assert files(folder) == before
+
+
+def test_the_old_run_is_there_until_the_new_one_has_taken_a_step(
+    toy: Any, folder: Path, at_step: Any
+) -> None:
+    run(toy(QUICK), "train")
+    before, seen = files(folder), []
+    at_step(0, lambda: seen.append(files(folder / ".replaced")))
+    run(toy(QUICK, "trainer.accumulate_grad_batches=2"), "train", overwrite=True)
+    assert seen == [before, before]  # of both batches that make the step
+    at_step(1, lambda: seen.append(files(folder / ".replaced")))
+    run(toy(QUICK), "train", overwrite=True)
+    assert seen[2:] == [{}] and not list(folder.glob(".*"))
+
+
+def test_ctrl_c_twice_in_the_first_step_brings_the_old_run_back(
+    toy: Any, folder: Path, at_step: Any
+) -> None:
+    run(toy(QUICK), "train")
+    before = files(folder)
+    at_step(0, lambda: [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)])
+    with pytest.raises(KeyboardInterrupt):
+        run(toy(QUICK), "train", overwrite=True)
+    assert files(folder) == before
+
+
+def test_a_mistake_in_a_later_stage_keeps_both_until_it_is_mended(
+    toy: Any, folder: Path, at_step: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(toy(QUICK, STAGES), "train")
+    before = files(folder)
+    with pytest.raises(UserError, match=r"Adm[\s\S]*in stage 1 \(fine\)"):
+        run(toy(QUICK, STAGES, "stages.fine.system.optimizer.name=Adm"), "train", overwrite=True)
+    assert files(folder / ".replaced") == before and f"kept in {folder / '.replaced'}" in caplog.text
+    assert run(toy(QUICK, STAGES), "train", resume=folder).global_step == 6
+    assert not list(folder.rglob(".*"))
+
+
+def test_going_back_to_a_stage_costs_the_later_ones_only_when_it_works(
+    toy: Any, folder: Path, at_step: Any
+) -> None:
+    every = "checkpoint={every_n_train_steps: 1, save_top_k: -1, filename: '{step}'}"
+    words = (QUICK, STAGES, every)
+    run(toy(*words), "train")
+    fine = folder / "stages" / "01-fine"
+    before = files(fine)
+    chosen = folder / "stages" / "00-coarse" / "ckpts" / "step=2.ckpt"
+    at_step(2, fail(UserError("a mistake")), "coarse")
+    with pytest.raises(UserError):
+        run(toy(*words), "train", resume=chosen)
+    assert files(fine) == before
+    at_step(3, fail(UserError("a mistake")), "coarse")
+    with pytest.raises(UserError):
+        run(toy(*words), "train", resume=chosen)
+    assert files(fine) == {}
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """End before the ``number``-th file or folder is renamed or removed."""
+    calls = itertools.count()
+
+    def ends(original: Any) -> Any:
+        def act(*args: Any, **kwargs: Any) -> Any:
+            if next(calls) == number:
+                raise Killed
+            return original(*args, **kwargs)
+
+        return act
+
+    monkeypatch.setattr(Path, "replace", ends(Path.replace))
+    monkeypatch.setattr(shutil, "rmtree", ends(shutil.rmtree))
+
+
+@pytest.mark.parametrize("at", range(5))
+@pytest.mark.parametrize("then", ["set aside", "put back"])
+def test_killed_at_any_moment_there_is_one_whole_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, then: str, at: int
+) -> None:
+    old = RunFolder(folder)
+    old.write_configs("a: 1\n", None)
+    old.write_command()
+    before = files(folder)
+    if then == "put back":
+        OldRun(old).set_aside()
+        old.write_configs("a: 2\n", None)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, at)
+        one = OldRun(old)
+        one.set_aside()
+        one.recover()
+    OldRun(old).settle()
+    if OldRun(old).path.is_dir():
+        assert files(OldRun(old).path) == before and old.recipe.read_text() == "a: 2\n"
+    else:
+        assert files(folder) == before
+
+
+def test_killed_while_it_is_removed_it_is_no_run_any_more(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = RunFolder(folder)
+    old.write_configs("a: 1\n", None)
+    one = OldRun(old)
+    one.set_aside()
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, 1)
+        one.drop()
+    remove_leftovers(folder)
+    assert files(folder) == {}
+
+
+def killed_in_the_first_step(config: Any) -> None:
+    assert helper.in_processes(lambda: run(config, "train", overwrite=True), 1) == [-signal.SIGKILL]
+
+
+@pytest.mark.parametrize("then", ["overwrite", "resume", "refuse"])
+def test_killed_in_the_first_step_the_next_launch_knows_both(
+    toy: Any, folder: Path, at_step: Any, caplog: pytest.LogCaptureFixture, then: str
+) -> None:
+    run(toy(QUICK), "train")
+    before = files(folder)
+    at_step(0, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    killed_in_the_first_step(toy(QUICK, "seed=2"))
+    assert files(folder / ".replaced") == before
+    caplog.set_level("INFO", logger="maquette")
+    at_step(0, fail(UserError("a mistake")) if then == "overwrite" else lambda: None)
+    if then == "resume":
+        run(toy(QUICK, "seed=2"), "train", resume=folder)
+        assert not (folder / ".replaced").exists()
+        assert "seed: 2" in (folder / "config.yaml").read_text()
+        return
+    with pytest.raises(UserError, match="not empty" if then == "refuse" else "a mistake"):
+        run(toy(QUICK, "seed=3"), "train", overwrite=then == "overwrite")
+    assert f"kept in {folder / '.replaced'}" in caplog.text
+    assert files(folder / ".replaced" if then == "refuse" else folder) == before
+
+
+def test_killed_before_the_new_recipe_was_there_the_old_run_is_resumed(
+    toy: Any, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(toy(QUICK), "train")
+    before = files(folder)
+    OldRun(RunFolder(folder)).set_aside()
+    assert main(["launch", "--resume", str(folder), "--train", "trainer.max_step=9"]) == 2
+    assert files(folder) == before and "max_steps" in capsys.readouterr().err
+
+
+def test_of_several_processes_the_first_one_brings_it_back(toy: Any, folder: Path, at_step: Any) -> None:
+    run(toy(QUICK), "train")
+    before = files(folder)
+    at_step(0, fail(UserError("a mistake")))
+    codes = helper.in_processes(lambda: run(toy(QUICK, "trainer.devices=2"), "train", overwrite=True))
+    assert all(codes) and files(folder) == before
