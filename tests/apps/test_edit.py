@@ -1,6 +1,7 @@
 """A finished asset, changed by words."""
 
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -108,6 +109,31 @@ def test_gaussians_keep_their_places(tmp_path: Path) -> None:
     assert edit(cloud, tmp_path / "edit") == 0
     moved = changed(weights(cloud), weights(tmp_path / "edit"))
     assert "geometry._features_dc" in moved and moved <= {"geometry._features_dc", "geometry._features_rest"}
+
+
+def test_two_processes_make_the_edit_of_one(
+    asset: Path, several: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def work(name: str, batch: int) -> None:
+        steady = ["system.optimizer.args.eps=1.0", "system.optimizer.args.lr=10"]  # rounding is no step
+        words = [f"data.batch_size={batch}", "training.finish=[export]", *steady]
+        assert edit(asset, tmp_path / name, *words, prompt="a red tree") == 0
+
+    work("one", 2)
+    capfd.readouterr()
+    assert several.in_processes(lambda: work("two", 1)) == [0, 0]
+    several.assert_same_weights(tmp_path / "one", tmp_path / "two")
+    said = capfd.readouterr()
+    assert said.out.count("edit.png") == 1 and said.err.count("the shape may change") == 1
+
+
+def test_who_starts_several_processes_leaves_the_edit_to_them(
+    asset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("maquette.apps.running.run_processes", lambda count, words: 3)
+    assert edit(asset, tmp_path / "edit", "trainer.devices=2") == 3
+    shown = capsys.readouterr()
+    assert shown.out == shown.err == "" and not (tmp_path / "edit").exists()
 
 
 def test_mistakes_leave_nothing_behind(

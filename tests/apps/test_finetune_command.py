@@ -149,3 +149,17 @@ def test_adapters_of_the_command_line(text, path, scale):
 def test_mistakes_leave_nothing(tmp_path, capsys):
     assert finetune(tmp_path / "absent", tmp_path / "out", "--steps", "1") == 2
     assert "absent" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "more"), [("lora", ["--text-encoder"]), ("dreambooth", ["--class-prompt", "a mug"])]
+)
+def test_two_processes_learn_what_one_learns(method, more, pictures, several, tmp_path):
+    def learn(name, batch):
+        words = ["--steps", "2", "--lr", "10", "--class-pictures", "2", "--batch", str(batch), *more]
+        steady = ["system.optimizer.args.eps=1.0"]  # rounding does not become a step
+        assert finetune(pictures, tmp_path / name, *words, *steady, method=method) == 0
+
+    learn("one", 2)
+    assert several.in_processes(lambda: learn("two", 1)) == [0, 0]
+    several.assert_same_weights(tmp_path / "one", tmp_path / "two")

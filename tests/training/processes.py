@@ -5,10 +5,14 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from maquette.core.errors import MaquetteError
+from maquette.core.loading import load_checkpoint
 from maquette.core.processes import launched_environment
 
 LOST, FAILED, UNFORESEEN = 11, 12, 13
@@ -36,6 +40,23 @@ def in_processes(work: Callable[[], object], count: int = 2) -> list[int]:
     if late:
         pytest.fail(f"{len(late)} of {count} processes did not end within {LIMIT} s")
     return [one.exitcode for one in processes]
+
+
+def state(folder: Path) -> dict[str, Any]:
+    """The newest checkpoint of a run."""
+    return load_checkpoint(folder / "ckpts" / "last.ckpt")
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    """Two runs have come to the same weights in as many steps, as near as another order of sums allows."""
+    first, second = state(one), state(other)
+    assert first["global_step"] == second["global_step"]
+    assert first["state_dict"].keys() == second["state_dict"].keys()
+    for name, value in first["state_dict"].items():
+        if value.is_floating_point() and value.numel():
+            torch.testing.assert_close(second["state_dict"][name], value, rtol=0, atol=1e-5, msg=name)
+        elif not name.endswith("_extra_state"):
+            assert torch.equal(second["state_dict"][name], value), name
 
 
 def _enter(number: int, count: int, port: int, work: Callable[[], object]) -> None:

@@ -14,7 +14,6 @@ import torch.distributed as dist
 from maquette.core.collectives import from_leader, mean_over_processes
 from maquette.core.config import load_config
 from maquette.core.errors import ConfigError
-from maquette.core.loading import load_checkpoint
 from maquette.core.processes import is_leader, launched_environment, rank
 from maquette.core.registry import find, registry
 from maquette.training.distributed import ENDED, processes_wanted, several_processes, together
@@ -25,6 +24,7 @@ helper = module_from_spec(_spec)
 sys.modules[_spec.name] = helper
 _spec.loader.exec_module(helper)
 in_processes, LOST, FAILED = helper.in_processes, helper.LOST, helper.FAILED
+state, assert_same_weights = helper.state, helper.assert_same_weights
 
 BRIEF = ["training.snapshot_code=false", "training.loggers=[csv]", "trainer.log_every_n_steps=1"]
 
@@ -56,21 +56,6 @@ CAPTIONS = [
 
 def config(recipe, words, folder, batch):
     return load_config(recipe, [*words, *BRIEF], {"run_dir": str(folder), "data.batch_size": batch})
-
-
-def state(folder):
-    return load_checkpoint(folder / "ckpts" / "last.ckpt")
-
-
-def assert_same_weights(one, other):
-    first, second = state(one), state(other)
-    assert first["global_step"] == second["global_step"]
-    assert first["state_dict"].keys() == second["state_dict"].keys()
-    for name, value in first["state_dict"].items():
-        if value.is_floating_point() and value.numel():
-            torch.testing.assert_close(second["state_dict"][name], value, rtol=0, atol=1e-5, msg=name)
-        elif not name.endswith("_extra_state"):
-            assert torch.equal(second["state_dict"][name], value), name
 
 
 def logged(folder, name):
