@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from maquette.core.registry import find
+from maquette.models.geometry import density_field, implicit_volume
 from maquette.models.geometry.base import BaseGeometry
 from maquette.systems.conversion import Origin, converted_geometry
 
@@ -35,6 +36,16 @@ BALLS: dict[str, dict[str, Any]] = {
     },
     "custom-mesh": NETWORKS,
 }  # fmt: skip
+FROM_A_BODY: dict[str, dict[str, Any]] = {
+    "volume-grid": {"grid_size": [48, 48, 48], "isosurface_resolution": 48},
+    "implicit-volume": {
+        "pos_encoding_config": {**GRID, "n_levels": 4, "log2_hashmap_size": 14, "base_resolution": 8},
+        "mlp_network_config": {**NETWORK, "n_neurons": 32}, "density_activation": "exp", "density_bias": 0.0,
+        "isosurface_resolution": 40,
+    },
+}  # fmt: skip
+"""What a volume needs to hold the border of a body."""
+BODIES = ("implicit-sdf", "tetrahedra-sdf-grid", "custom-mesh", "gaussian-splatting")
 PAIRS = [
     ("implicit-volume", "implicit-volume"),
     ("implicit-volume", "tetrahedra-sdf-grid"),
@@ -49,6 +60,13 @@ PAIRS = [
     ("custom-mesh", "implicit-sdf"),
     ("custom-mesh", "tetrahedra-sdf-grid"),
     ("custom-mesh", "gaussian-splatting"),
+    ("gaussian-splatting", "implicit-volume"),
+    ("gaussian-splatting", "volume-grid"),
+    ("gaussian-splatting", "implicit-sdf"),
+    ("implicit-volume", "implicit-sdf"),
+    ("implicit-sdf", "volume-grid"),
+    ("tetrahedra-sdf-grid", "volume-grid"),
+    ("custom-mesh", "implicit-volume"),
 ]
 
 
@@ -72,9 +90,14 @@ def surface(geometry: BaseGeometry) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("before", "after"), PAIRS, ids=lambda name: name)
-def test_ball_stays_a_ball(before: str, after: str) -> None:
+def test_ball_stays_a_ball(before: str, after: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(density_field, "POOL", 2**15)
+    monkeypatch.setattr(implicit_volume, "FIT_POINTS", 2048)
     settings = dict(BALLS[after])
     settings.pop("shape_init", None)
+    if before in BODIES and after in FROM_A_BODY:
+        settings |= FROM_A_BODY[after]
+        settings |= {} if before == "gaussian-splatting" else {"isosurface_threshold": 25.0}
     if before == after == "tetrahedra-sdf-grid":
         settings["isosurface_resolution"] = 24
     new = converted_geometry(origin(before), after, settings, inherit_texture=True)

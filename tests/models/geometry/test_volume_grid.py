@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from maquette.core.errors import ConfigError
 from maquette.models.geometry import implicit_volume
+from maquette.models.geometry.base import BaseExplicitGeometry
 from maquette.models.geometry.density_field import inverse_activation
 from maquette.models.geometry.implicit_volume import ImplicitVolume
 from maquette.models.geometry.volume_grid import VolumeGrid, trilinear
@@ -177,9 +178,9 @@ def test_wrong_values_are_refused(cfg, key):
         make(**cfg)
 
 
-def test_what_is_no_volume_is_refused():
-    class Other(ImplicitVolume.__mro__[2]):
-        pass
+def test_what_has_neither_density_nor_surface_is_refused():
+    class Other(BaseExplicitGeometry):
+        """Without a surface."""
 
     with pytest.raises(ConfigError, match="geometry_convert_from"):
         VolumeGrid.create_from(Other({}))

@@ -1,6 +1,7 @@
 """What fields of density share: their level, their normals, and the blob they may start from."""
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,18 +11,29 @@ from jaxtyping import Float
 from torch import Tensor
 
 from maquette.core.errors import RunFailed
-from maquette.models.geometry.base import BaseImplicitGeometry, GeometryOutput
+from maquette.core.random import named_generator
+from maquette.models.geometry.base import POINTS_PER_CHUNK, BaseImplicitGeometry, GeometryOutput
+from maquette.models.geometry.field_fit import points_in_box, points_near
 from maquette.models.geometry.slopes import analytic_slope, difference_slope, with_point_gradient
 from maquette.ops.volume import visible_level
 
 log = logging.getLogger(__name__)
 
+Examples = Callable[[torch.Generator], tuple[Tensor, GeometryOutput]]
+"""Draws points (N, 3), and gives the field there."""
 FAINT = 0.05
 """Below this largest opacity along any axis a volume counts as empty."""
+POOL = 2**18
+"""Points of `examples_near` at which the field is known."""
 
 
 class DensityField(BaseImplicitGeometry):
     """A density per world unit; a subclass gives it with `forward_density` and `evaluate`."""
+
+    @property
+    def n_features(self) -> int:
+        """Number of features; 0 for none."""
+        return int(self.cfg.n_feature_dims)
 
     def evaluate(self, points: Float[Tensor, "*N 3"], output_normal: bool) -> GeometryOutput:
         """Density, features and, if asked, normals."""
@@ -61,6 +73,16 @@ class DensityField(BaseImplicitGeometry):
             log.warning("the asset is faint (largest opacity %.2f): its mesh is a guess", opacity)
         return level
 
+    def examples(self, n: int, radius: float) -> Examples:
+        """What another field learns this one from: draws of n points in a cube of half-width `radius`."""
+
+        def draw(generator: torch.Generator) -> tuple[Tensor, GeometryOutput]:
+            points = points_in_box(n, radius, generator).to(self.bbox.device)
+            with torch.no_grad():
+                return points, self.evaluate(points, False)
+
+        return draw
+
     def slope_normal(
         self, points: Float[Tensor, "*N 3"], density: Float[Tensor, "*N 1"], eps: float
     ) -> Float[Tensor, "*N 3"]:
@@ -71,6 +93,29 @@ class DensityField(BaseImplicitGeometry):
         central = kind == "finite_difference_laplacian"
         slope = difference_slope(self.forward_density, points, density, eps, self.cfg.radius, central)
         return -F.normalize(slope, dim=-1)
+
+
+@torch.no_grad()
+def examples_near(field: Any, anchors: Float[Tensor, "P 3"], n: int, radius: float) -> Examples:
+    """Examples of a field that is slow, or thin: from a pool of points, half of them near the anchors.
+
+    Args:
+        field: has `evaluate`, without gradients.
+        anchors: where there is something to see, world frame.
+        n: points of a draw.
+        radius: half the width of the cube that they are in.
+    """
+    drawn = named_generator(0, "field examples")
+    near, _ = points_near(anchors, POOL // 2, radius, drawn)
+    points = torch.cat([near, points_in_box(POOL - len(near), radius, drawn).to(near)])
+    parts = [field.evaluate(part, False) for part in points.split(POINTS_PER_CHUNK)]
+    known = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def draw(generator: torch.Generator) -> tuple[Tensor, GeometryOutput]:
+        rows = torch.randint(POOL, (n,), generator=generator).to(points.device)
+        return points[rows], GeometryOutput(**{name: values[rows] for name, values in known.items()})
+
+    return draw
 
 
 def blob_magic3d(points: Float[Tensor, "*N 3"], scale: float, std: float) -> Float[Tensor, "*N 1"]:

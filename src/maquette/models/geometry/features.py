@@ -1,5 +1,7 @@
 """Features on a surface: an encoding of positions and a small network, and how they are taken over."""
 
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +23,8 @@ from maquette.models.networks.config import default_encoding, default_network
 from maquette.ops.mesh import Mesh
 from maquette.ops.point_cloud import sample_surface
 from maquette.ops.volume import alpha_composite, contract
+
+log = logging.getLogger(__name__)
 
 SURFACE_POINTS = 2**15
 """Points of a surface from which a fit of features draws."""
@@ -155,6 +159,25 @@ def same_networks(one: BaseGeometry, other: BaseGeometry) -> bool:
             for part in ("encoding", "feature_network")
         )
     )
+
+
+def carry(new: BaseGeometry, other: BaseGeometry, parts: Iterable[str], fits: bool = True) -> None:
+    """Copy the parts that both geometries have, and tell which ones only one of them has.
+
+    Args:
+        new: takes them.
+        other: gives them.
+        parts: names of modules.
+        fits: whether the parts of both read the same encoding; else none is copied.
+    """
+    for part in parts:
+        ours, theirs = getattr(new, part, None), getattr(other, part, None)
+        if fits and ours is not None and theirs is not None:
+            ours.load_state_dict(theirs.state_dict())
+        elif ours is not None:
+            log.warning("%s of the new geometry begins untrained: the old one has none that fits", part)
+        elif theirs is not None:
+            log.warning("%s of the old geometry is not taken along: the new one has none", part)
 
 
 def surface_of(other: BaseGeometry, new: type[BaseGeometry]) -> Mesh:

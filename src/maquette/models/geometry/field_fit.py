@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from maquette.core.random import named_generator
@@ -64,9 +64,7 @@ def fit_signed_distance(
     drawn = named_generator(seed, "field fit points")
     points, shown = points_in_box(POOL, radius, drawn).to(box), None
     if surface is not None:
-        chosen = torch.randint(len(surface), (half,), generator=drawn).to(surface.device)
-        offsets = NEAR * radius * torch.randn(half, 3, generator=drawn).to(surface)
-        points[:half] = (surface[chosen] + offsets).clamp(-radius, radius)
+        points[:half], chosen = points_near(surface, half, radius, drawn)
         shown = None if features is None else features[chosen]
     with torch.no_grad():
         distance = target(points)
@@ -85,3 +83,12 @@ def fit_signed_distance(
 def points_in_box(n: int, radius: float, generator: torch.Generator) -> Float[Tensor, "N 3"]:
     """Uniform in the cube of half-width `radius`; on the CPU."""
     return (torch.rand(n, 3, generator=generator) * 2.0 - 1.0) * radius
+
+
+def points_near(
+    anchors: Float[Tensor, "P 3"], n: int, radius: float, generator: torch.Generator
+) -> tuple[Float[Tensor, "N 3"], Int[Tensor, " N"]]:
+    """n points within the cube, each around one of the anchors (`NEAR`), and which one."""
+    chosen = torch.randint(len(anchors), (n,), generator=generator).to(anchors.device)
+    offsets = NEAR * radius * torch.randn(n, 3, generator=generator).to(anchors)
+    return (anchors[chosen] + offsets).clamp(-radius, radius), chosen

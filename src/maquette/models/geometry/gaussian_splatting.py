@@ -12,7 +12,7 @@ from maquette.core.random import StepRandom
 from maquette.core.registry import register
 from maquette.core.schedule import Schedule
 from maquette.models.geometry.base import BaseGeometry, BaseImplicitGeometry, GeometryOutput
-from maquette.models.geometry.density_field import DensityField
+from maquette.models.geometry.density_field import DensityField, Examples, examples_near
 from maquette.models.geometry.gaussian_densify import Densification
 from maquette.models.geometry.gaussian_field import GaussianField
 from maquette.models.geometry.gaussian_init import ball, fitted, from_file, from_geometry
@@ -240,7 +240,11 @@ class GaussianSplatting(GaussianRows, DensityField):
     # the field ----------------------------------------------------------------------------------------------
 
     def forward(self, points: Float[Tensor, "*N 3"], output_normal: bool = False) -> GeometryOutput:
-        """Density, features and normals at world points, without gradients.
+        """Density, features and, if asked, normals at world points, without gradients."""
+        return self.evaluate(points, output_normal)
+
+    def evaluate(self, points: Float[Tensor, "*N 3"], output_normal: bool) -> GeometryOutput:
+        """Density, features and, if asked, normals at world points, without gradients.
 
         All blurred by `isosurface_blur`, as a mesh of that resolution can show them. Features are the logits
         of the colours, so that the sigmoid of the usual materials shows these.
@@ -263,6 +267,11 @@ class GaussianSplatting(GaussianRows, DensityField):
     def export(self, points: Float[Tensor, "*N 3"], **kwargs: Any) -> dict[str, Tensor]:
         """Logits of the colours of the Gaussians around surface points."""
         return {"features": self(points)["features"]}
+
+    @torch.no_grad()
+    def examples(self, n: int, radius: float) -> Examples:
+        """As of any density; half of the points are near Gaussians, which are small."""
+        return examples_near(self, self.gaussians().means, n, radius)
 
     @torch.no_grad()
     def as_field(self) -> GaussianField:

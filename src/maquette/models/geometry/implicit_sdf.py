@@ -14,7 +14,7 @@ from torch import Tensor
 from maquette.core.errors import ConfigError
 from maquette.core.registry import register
 from maquette.models.geometry.base import BaseGeometry, BaseImplicitGeometry, GeometryOutput, is_number
-from maquette.models.geometry.features import DEPTH, SURFACE_POINTS, shown_features, surface_of
+from maquette.models.geometry.features import DEPTH, SURFACE_POINTS, carry, shown_features, surface_of
 from maquette.models.geometry.field_fit import fit_signed_distance
 from maquette.models.geometry.shape_init import check_closed, check_shape_init, signed_distance, target_shape
 from maquette.models.geometry.slopes import (
@@ -30,6 +30,8 @@ from maquette.ops.mesh import Mesh
 from maquette.ops.point_cloud import sample_surface
 
 SHAPES = ("sphere", "ellipsoid")
+FURTHER_NETWORKS = ("normal_network", "deformation_network")
+"""Those that not every signed distance has."""
 
 
 @register("implicit-sdf")
@@ -180,6 +182,7 @@ class ImplicitSDF(BaseImplicitGeometry):
 
         An implicit-sdf with the same networks and bias is copied; anything else that can become a mesh is
         fitted. With `copy_net` its features are learned along with it, where their number is the same.
+        Predicted normals and offsets of nodes are copied, never fitted.
 
         Raises:
             ConfigError: `other` cannot become a mesh.
@@ -187,9 +190,9 @@ class ImplicitSDF(BaseImplicitGeometry):
         """
         instance = ImplicitSDF(cfg)
         if isinstance(other, ImplicitSDF) and _same_field(instance, other):
-            parts = ["encoding", "sdf_network"] + ["feature_network"] * _same_features(instance, other)
-            for part in parts if copy_net else parts[:2]:
-                getattr(instance, part).load_state_dict(getattr(other, part).state_dict())
+            with_features = copy_net and _same_features(instance, other)
+            carry(instance, other, ["encoding", "sdf_network"] + ["feature_network"] * with_features)
+            carry(instance, other, FURTHER_NETWORKS)
             return instance.to(other.bbox.device)
         mesh = surface_of(other, ImplicitSDF)
         instance.to(mesh.vertices.device)
@@ -202,6 +205,7 @@ class ImplicitSDF(BaseImplicitGeometry):
             with torch.no_grad():
                 features = shown_features(other, cloud.points, cloud.normals, DEPTH * float(extent.max()))
         fit_signed_distance(instance, signed_distance(mesh), 0, cloud.points, features)
+        carry(instance, other, FURTHER_NETWORKS, fits=False)
         return instance
 
     def _evaluate(self, points: Tensor, output_normal: bool) -> GeometryOutput:

@@ -13,9 +13,16 @@ from maquette.core.errors import ConfigError
 from maquette.core.registry import register
 from maquette.core.schedule import Schedule
 from maquette.models.geometry.base import BaseGeometry, GeometryOutput, is_number
-from maquette.models.geometry.density_field import DensityField, blob_dreamfusion, blob_magic3d
-from maquette.models.geometry.field_fit import fit, points_in_box
+from maquette.models.geometry.density_field import (
+    DensityField,
+    Examples,
+    blob_dreamfusion,
+    blob_magic3d,
+)
+from maquette.models.geometry.features import carry
+from maquette.models.geometry.field_fit import fit
 from maquette.models.geometry.slopes import NORMAL_TYPES
+from maquette.models.geometry.solid import as_density
 from maquette.models.networks import get_encoding, get_mlp
 from maquette.models.networks.config import default_encoding, default_network
 from maquette.models.networks.hash_grid import HashGrid
@@ -133,25 +140,27 @@ class ImplicitVolume(DensityField):
     def create_from(
         cls, other: BaseGeometry, cfg: Any = None, copy_net: bool = True, **kwargs: Any
     ) -> "ImplicitVolume":
-        """A volume that starts as what another field of density is.
+        """A volume that starts as what another geometry is.
 
-        An implicit-volume with the same networks and bias is copied; anything else is fitted. With `copy_net`
-        the features are taken along, where their number is the same.
+        An implicit-volume with the same networks and bias is copied; another field of density, Gaussians too,
+        is fitted; anything else that can become a closed mesh becomes a `Solid`, which is fitted. With
+        `copy_net` the features are taken along, where their number is the same. Predicted normals are copied,
+        never fitted.
 
         Raises:
-            ConfigError: `other` is no field of density.
+            ConfigError: `other` has no density and cannot become a mesh.
+            UserError: its mesh is not closed.
         """
-        if not isinstance(other, DensityField):
-            raise ConfigError(
-                "system.geometry_convert_from", type(other).__name__, "an implicit-volume or a volume-grid"
-            )
-        instance = ImplicitVolume(cfg).to(other.bbox.device)
-        with_features = copy_net and instance.cfg.n_feature_dims == other.cfg.n_feature_dims > 0
-        if isinstance(other, ImplicitVolume) and instance.same_networks(other):
-            for part in ["encoding", "density_network"] + ["feature_network"] * with_features:
-                getattr(instance, part).load_state_dict(getattr(other, part).state_dict())
+        source = as_density(other, ImplicitVolume)
+        instance = ImplicitVolume(cfg).to(source.bbox.device)
+        with_features = copy_net and instance.cfg.n_feature_dims == source.n_features > 0
+        same = isinstance(other, ImplicitVolume) and instance.same_networks(other)
+        if same:
+            carry(instance, other, ["encoding", "density_network"] + ["feature_network"] * with_features)
         else:
-            fit(instance.parameters(), partial(instance.distance_to, other, with_features), seed=0)
+            examples = source.examples(FIT_POINTS, instance.cfg.radius)
+            fit(instance.parameters(), partial(instance.distance_to, examples, with_features), seed=0)
+        carry(instance, other, ["normal_network"], fits=same)
         return instance
 
     def same_networks(self, other: "ImplicitVolume") -> bool:
@@ -159,15 +168,13 @@ class ImplicitVolume(DensityField):
         return all(getattr(self.cfg, key) == getattr(other.cfg, key) for key in FIELD_KEYS)
 
     def distance_to(
-        self, other: DensityField, with_features: bool, generator: torch.Generator
+        self, examples: Examples, with_features: bool, generator: torch.Generator
     ) -> Float[Tensor, ""]:
-        """How far this field is from another at random points: in the logarithm of 1 + density, and in the
+        """How far this field is from another at examples of that: in the logarithm of 1 + density, and in the
         features where there is matter.
         """
-        points = points_in_box(FIT_POINTS, self.cfg.radius, generator).to(self.bbox.device)
-        with torch.no_grad():
-            wanted = other.evaluate(points, False)
-            matter = optical_opacity(wanted["density"], self.cfg.radius)
+        points, wanted = examples(generator)
+        matter = optical_opacity(wanted["density"], self.cfg.radius)
         ours = self.evaluate(points, False)
         error = (torch.log1p(ours["density"]) - torch.log1p(wanted["density"])).square().mean()
         if not with_features:

@@ -1,5 +1,6 @@
 """A density field in a voxel grid, without any network."""
 
+import logging
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -18,7 +19,10 @@ from maquette.models.geometry.density_field import (
     inverse_activation,
 )
 from maquette.models.geometry.slopes import NORMAL_TYPES
+from maquette.models.geometry.solid import Solid, as_density
 from maquette.ops.activations import get_activation
+
+log = logging.getLogger(__name__)
 
 NORMAL_EPS = 1e-3
 """Step of finite differences, world units."""
@@ -115,26 +119,28 @@ class VolumeGrid(DensityField):
     def create_from(
         cls, other: BaseGeometry, cfg: Any = None, copy_net: bool = True, **kwargs: Any
     ) -> "VolumeGrid":
-        """A grid that holds, at its voxels, what a field of density is there.
+        """A grid that holds, at its voxels, what another geometry is there.
 
-        With `copy_net` also the features, where their number is the same.
+        That is the density of a field that has one, Gaussians too, or else of the `Solid` inside its surface.
+        With `copy_net` also the features, where their number is the same, and always the normals, where the
+        grid predicts them and the field shows some.
 
         Raises:
-            ConfigError: `other` is no field of density.
+            ConfigError: `other` has no density and cannot become a mesh.
+            UserError: its mesh is not closed.
         """
-        if not isinstance(other, DensityField):
-            raise ConfigError(
-                "system.geometry_convert_from", type(other).__name__, "an implicit-volume or a volume-grid"
-            )
-        instance = VolumeGrid(cfg).to(other.bbox.device)
+        source = as_density(other, VolumeGrid)
+        instance = VolumeGrid(cfg).to(source.bbox.device)
         centers = instance.centers()
-        density, features = _sampled(other, centers)
+        density, features = _sampled(source, centers)
         raw = inverse_activation(instance.density_activation, density) - instance._bias(centers)
         channels = [raw / instance.density_scale.exp()]
-        if copy_net and instance.cfg.n_feature_dims == other.cfg.n_feature_dims > 0:
+        if copy_net and instance.cfg.n_feature_dims == source.n_features > 0:
             channels.append(features)
         values = torch.cat(channels, dim=-1).T
         instance.grid[0, : len(values)] = values.reshape(len(values), *instance.cfg.grid_size)
+        if instance.cfg.normal_type == "pred":
+            instance._take_normals(source, centers)
         return instance
 
     def centers(self) -> Float[Tensor, "N 3"]:
@@ -143,6 +149,14 @@ class VolumeGrid(DensityField):
         z, y, x = torch.meshgrid(*axes, indexing="ij")
         unit = torch.stack([x, y, z], dim=-1).reshape(-1, 3)
         return self.bbox[0] + unit * (self.bbox[1] - self.bbox[0])
+
+    def _take_normals(self, source: DensityField | Solid, centers: Tensor) -> None:
+        """Predict the normals that another field shows, if it shows any."""
+        if isinstance(source, Solid) or getattr(source.cfg, "normal_type", "always") is None:
+            log.warning("the predicted normals of the grid begin untrained: the old geometry shows none")
+            return
+        normals = [source(part, output_normal=True)["normal"] for part in centers.split(POINTS_PER_CHUNK)]
+        self.normal_grid[0] = torch.cat(normals).T.reshape(3, *self.cfg.grid_size)
 
     def _values(self, grid: Tensor, points: Tensor) -> Tensor:
         """The channels of `grid` at world points; beyond the outermost centres, those of the border."""
@@ -188,7 +202,7 @@ def trilinear(grid: Float[Tensor, "C D H W"], unit: Float[Tensor, "N 3"]) -> Flo
     return total
 
 
-def _sampled(other: DensityField, points: Tensor) -> tuple[Tensor, Tensor]:
+def _sampled(other: DensityField | Solid, points: Tensor) -> tuple[Tensor, Tensor]:
     """Density and features (none: of width 0) of a field, part by part."""
     evaluate = partial(other.evaluate, output_normal=False)
     parts = [evaluate(part) for part in points.split(POINTS_PER_CHUNK)]
