@@ -11,8 +11,8 @@ from maquette.core.random import StepRandom
 from maquette.core.registry import register
 from maquette.data.base import BaseDataModule
 from maquette.data.loading import KeyedStream, Keys, LoaderConfig, cycle
-from maquette.ops.camera_batch import CameraBatch, make_camera_batch
-from maquette.ops.cameras import look_at, orbit_to_position
+from maquette.data.orbit import orbit_cameras
+from maquette.ops.camera_batch import CameraBatch
 
 
 @dataclass(kw_only=True)
@@ -60,17 +60,13 @@ def fixed_cameras(cfg: FixedViewsConfig, step: int = 0, rng: StepRandom | None =
     azimuth, elevation, distance, fovy = (
         torch.tensor(list(islice(cycle(one), cfg.batch_size))) for one in cfg.lists().values()
     )
-    position = orbit_to_position(elevation, azimuth, distance)
-    up = torch.tensor([0.0, 0.0, 1.0]).expand_as(position)
-    return make_camera_batch(
-        look_at(position, torch.zeros_like(position), up),
-        torch.deg2rad(fovy),
+    return orbit_cameras(
+        elevation,
+        azimuth,
+        distance,
+        fovy,
         cfg.height,
         cfg.width,
-        light_positions=position,
-        elevation=elevation,
-        azimuth=azimuth,
-        camera_distances=distance,
         index=torch.arange(cfg.batch_size) if rng is None else torch.tensor(rng.index),
         rng=rng,
         step=step,

@@ -15,6 +15,7 @@ from maquette.core.random import StepRandom
 from maquette.core.registry import register
 from maquette.data.base import BaseDataModule
 from maquette.data.loading import KeyedStream, Keys, LoaderConfig, NumberedItems
+from maquette.data.orbit import orbit_cameras
 from maquette.ops.camera_batch import CameraBatch, make_camera_batch
 from maquette.ops.cameras import look_at, orbit_to_position
 from maquette.ops.shading import spherical_light
@@ -172,19 +173,13 @@ def turntable(cfg: RandomCameraConfig, index: Int[Tensor, "B"], views: int, clos
     """Views `index` of `views` around the origin, lit from the camera; if `closed`, first equals last."""
     steps = max(views - 1, 1) if closed else views
     azimuth = index.float() * (360.0 / steps)
-    elevation = torch.full_like(azimuth, cfg.eval_elevation_deg)
-    distance = torch.full_like(azimuth, cfg.eval_camera_distance)
-    position = orbit_to_position(elevation, azimuth, distance)
-    up = torch.tensor([0.0, 0.0, 1.0]).expand_as(position)
-    return make_camera_batch(
-        look_at(position, torch.zeros_like(position), up),
-        torch.deg2rad(torch.full_like(azimuth, cfg.eval_fovy_deg)),
+    return orbit_cameras(
+        torch.full_like(azimuth, cfg.eval_elevation_deg),
+        azimuth,
+        torch.full_like(azimuth, cfg.eval_camera_distance),
+        torch.full_like(azimuth, cfg.eval_fovy_deg),
         cfg.eval_height,
         cfg.eval_width,
-        light_positions=position,
-        elevation=elevation,
-        azimuth=azimuth,
-        camera_distances=distance,
         index=index,
         normalize_rays=cfg.rays_d_normalize,
     )
