@@ -8,7 +8,7 @@ import trimesh
 from maquette.core.errors import RunFailed, UserError
 from maquette.io.ply import ply_bytes, ply_kind, read_columns
 from maquette.io.splats import read_splats, write_splats
-from maquette.ops.gaussians import Gaussians
+from maquette.ops.gaussians import FLAT, Gaussians
 
 FIELDS = ("means", "rotations", "scales", "opacities", "sh")
 
@@ -43,6 +43,16 @@ def test_file_has_logits_logarithms_and_channels_one_after_the_other(tmp_path: P
     assert row["opacity"] == pytest.approx(float(torch.logit(written.opacities[1])), rel=1e-5)
     assert row["scale_2"] == pytest.approx(float(written.scales[1, 2].log()), rel=1e-5)
     assert row["f_rest_2"] == float(written.sh[1, 3, 0]) and row["f_rest_3"] == float(written.sh[1, 1, 1])
+
+
+def test_two_scales_are_those_of_flat_gaussians(tmp_path: Path) -> None:
+    written = cloud()
+    columns = read_columns(write_splats(written, tmp_path / "three.ply"))
+    columns.pop("scale_2")
+    (tmp_path / "two.ply").write_bytes(ply_bytes(columns))
+    read = read_splats(tmp_path / "two.ply")
+    torch.testing.assert_close(read.scales[:, :2], written.scales[:, :2])
+    torch.testing.assert_close(read.scales[:, 2], torch.full((6,), FLAT))
 
 
 def test_full_and_empty_opacities_stay_finite(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from maquette.ops.gaussians import (
+    FLAT,
     Gaussians,
     colors_to_sh,
     covariances,
@@ -62,6 +63,12 @@ def test_ray_through_the_middle_is_stopped_as_by_the_splat():
     t = torch.linspace(-1.0, 1.0, 20001)
     depth = (peak[:, None] * torch.exp(-0.5 * (t / width[:, None]).square())).sum(dim=1) * (t[1] - t[0])
     torch.testing.assert_close(1 - torch.exp(-depth), opacity, rtol=1e-4, atol=1e-4)
+
+
+def test_ray_across_a_flat_one_is_stopped_as_by_the_splat():
+    opacity, thin = torch.tensor([0.2, 0.9]), torch.tensor([[0.1, 0.2, FLAT], [FLAT / 2, 0.3, 0.3]])
+    depth = peak_densities(opacity, thin) * math.sqrt(2 * math.pi) * thin.amin(dim=-1)
+    torch.testing.assert_close(1 - torch.exp(-depth), opacity)
 
 
 def test_spacing_of_a_lattice():

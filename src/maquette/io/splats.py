@@ -20,7 +20,7 @@ from torch import Tensor
 from maquette.core.errors import RunFailed, UserError
 from maquette.io.ply import Columns, ply_bytes, read_columns
 from maquette.io.writing import mismatch, whole_file
-from maquette.ops.gaussians import Gaussians
+from maquette.ops.gaussians import FLAT, Gaussians
 
 _POSITION, _NORMAL = ("x", "y", "z"), ("nx", "ny", "nz")
 _DC = ("f_dc_0", "f_dc_1", "f_dc_2")
@@ -50,13 +50,15 @@ def write_splats(gaussians: Gaussians, path: str | Path) -> Path:
 
 
 def read_splats(path: str | Path) -> Gaussians:
-    """The Gaussians of a PLY; rows that are not finite are left out.
+    """The Gaussians of a PLY; rows that are not finite are left out, and two scales are those of flat ones.
 
     Raises:
         MissingFileError: there is no such file.
         UserError: it is not a PLY, ends early, lacks a field, or holds no Gaussians.
     """
     columns = read_columns(path)
+    if _SCALE[2] not in columns and _SCALE[1] in columns:
+        columns = {**columns, _SCALE[2]: np.full_like(columns[_SCALE[1]], math.log(FLAT))}
     missing = [name for name in _NEEDED if name not in columns]
     if missing:
         raise UserError(

@@ -16,6 +16,8 @@ SH_CONSTANT = 0.5 / math.sqrt(math.pi)
 """The spherical harmonic of degree 0, the same in all directions."""
 MOST_COPIES = 51
 """`relocated` treats more copies of one Gaussian like this many (Kheradmand et al. 2024 do the same)."""
+FLAT = 1e-6
+"""Standard deviation of a flat Gaussian across its plane, world units."""
 NEIGHBOURS = 3
 """The nearest points that say how large a Gaussian begins."""
 
@@ -105,9 +107,11 @@ def peak_densities(opacities: Float[Tensor, " N"], scales: Float[Tensor, "N 3"])
     """Density (per world unit) in the middle of bodies of Gaussian shape that stop light as the splats do.
 
     A ray through the middle of a Gaussian of width s meets the optical depth `sqrt(2 pi) s density`, which
-    makes the alpha o if it is `-ln(1 - o)`. For a Gaussian of three widths, s is their geometric mean.
+    makes the alpha o if it is `-ln(1 - o)`. For a Gaussian of three widths, s is their geometric mean; for a
+    flat one (thinner than twice `FLAT`) it is its thickness, so that a ray across its plane meets that depth.
     """
-    width = scales.log().mean(dim=-1).exp()
+    thickness = scales.amin(dim=-1)
+    width = torch.where(thickness < 2.0 * FLAT, thickness, scales.log().mean(dim=-1).exp())
     return -torch.log1p(-opacities.clamp(max=0.995)) / (math.sqrt(2.0 * math.pi) * width)
 
 

@@ -76,6 +76,18 @@ def test_small_ones_are_cloned_and_large_ones_split() -> None:
     assert made.gradient_sum.sum() == 0 and len(made.times_seen) == 14
 
 
+def test_halves_of_a_flat_one_stay_in_its_plane() -> None:
+    made = cloud()
+    made.flatten()
+    with torch.no_grad():
+        made._scaling[5, :2] = math.log(0.2)
+    before = made._xyz[5].detach().clone()
+    pull(made, 5)
+    made.evolve(0, 50, RNG)
+    offsets = made._xyz[11:] - before
+    assert made.n == 13 and bool((offsets[:, :2].abs() > 0.01).any()) and offsets[:, 2].abs().max() < 1e-4
+
+
 def test_parameters_keep_their_identity_and_lose_their_gradient() -> None:
     made = cloud()
     identity = {name: id(one) for name, one in made.row_parameters.items()}

@@ -6,7 +6,7 @@ import torch
 from maquette.core.errors import RunFailed
 from maquette.models.geometry import gaussian_field
 from maquette.models.geometry.gaussian_field import REACH, Cells, GaussianField
-from maquette.ops.gaussians import Gaussians, covariances, peak_densities
+from maquette.ops.gaussians import FLAT, Gaussians, covariances, peak_densities
 
 
 def cloud(n: int = 20) -> Gaussians:
@@ -69,6 +69,21 @@ def test_transparent_clouds_and_flat_gaussians_have_a_field() -> None:
     assert GaussianField(unseen).at(torch.zeros(2, 3)).density.tolist() == [[0.0], [0.0]]
     flat = cloud(1).replace(scales=torch.tensor([[0.1, 0.1, 0.0]]))
     assert torch.isfinite(GaussianField(flat, 0.02).at(flat.means).density).all()
+
+
+def test_a_flat_gaussian_is_a_sheet_that_stops_as_much_light_as_its_splat() -> None:
+    disc = cloud(1).replace(
+        means=torch.zeros(1, 3),
+        rotations=torch.tensor([[1.0, 0.0, 0.0, 0.0]]),
+        scales=torch.tensor([[0.2, 0.2, FLAT]]),
+        opacities=torch.tensor([0.8]),
+    )
+    z = torch.linspace(-0.2, 0.2, 4001)
+    field = GaussianField(disc, blur=0.02)
+    density = field.density_at(torch.stack([0.0 * z, 0.0 * z, z], dim=-1))[:, 0]
+    stopped = 1.0 - math.exp(-float(density.sum() * (z[1] - z[0])) * (1 + 0.02**2 / 0.2**2))
+    assert stopped == pytest.approx(0.8, abs=0.005)
+    assert float(density[z.abs() > REACH * 0.0201].max()) == 0.0, "no thicker than the blur"
 
 
 def test_blur_keeps_the_amount_of_matter() -> None:

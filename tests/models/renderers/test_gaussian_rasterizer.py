@@ -15,7 +15,7 @@ from maquette.models.materials.gaussian_diffuse import GaussianDiffuseWithPointL
 from maquette.models.materials.no_material import NoMaterial
 from maquette.ops.camera_batch import CameraBatch, make_camera_batch
 from maquette.ops.cameras import look_at, orbit_to_position
-from maquette.ops.gaussians import Gaussians, colors_to_sh
+from maquette.ops.gaussians import FLAT, Gaussians, colors_to_sh
 from maquette.ops.transforms import world_to_screen
 
 NAMES = tuple(f"diff-gaussian-rasterizer{kind}" for kind in ("", "-advanced", "-background", "-shading"))
@@ -183,6 +183,24 @@ def test_flat_primitives() -> None:
     assert flat["opacity"].sum().item() == pytest.approx(solid["opacity"].sum().item(), rel=0.1)
     normal = flat["comp_normal"][0, 10, 15] / flat["opacity"][0, 10, 15] * 2 - 1
     torch.testing.assert_close(normal, torch.tensor([1.0, 0.0, 0.0]), rtol=0.0, atol=0.05)
+
+
+def test_a_cloud_that_is_drawn_flat_is_flat_wherever_it_goes() -> None:
+    made = renderer(NAMES[0], ball(50), primitive="2d")
+    view = cameras(2)
+    shown = made(**view)["comp_rgb"]
+    made.geometry.set_rows(ball(80))
+    made.geometry.load_state_dict(renderer(NAMES[0], ball(60)).geometry.state_dict())
+    cloud = made.geometry.gaussians()
+    assert cloud.n == 60 and cloud.scales.amax() > 0.01
+    torch.testing.assert_close(cloud.scales[:, 2], torch.full((60,), FLAT))
+    made.geometry.cfg.sphere = True
+    again = made.geometry.gaussians().scales
+    assert torch.equal(again[:, 0], again[:, 1]) and again[:, 0].min() > 0.01
+    torch.testing.assert_close(again[:, 2], torch.full((60,), FLAT))
+    thick = renderer(NAMES[0], ball(60))
+    assert thick.geometry.gaussians().scales[:, 2].min() > 0.01 and not thick.geometry.flat
+    assert torch.isfinite(shown).all()
 
 
 def test_mistakes_are_named() -> None:

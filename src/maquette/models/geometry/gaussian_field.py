@@ -11,14 +11,12 @@ from torch import Tensor
 from maquette.core.device import autocast_off
 from maquette.core.errors import RunFailed
 from maquette.kernels.nearest import nearest
-from maquette.ops.gaussians import Gaussians, covariances, peak_densities
+from maquette.ops.gaussians import FLAT, Gaussians, covariances, peak_densities
 
 REACH = 3.0
 """Standard deviations beyond which a Gaussian is taken to be nothing."""
 INVISIBLE = 1 / 255
 """Opacity below which a Gaussian is not drawn, and does not count here."""
-SMALLEST = 1e-6
-"""Standard deviation that a Gaussian has at least, world units."""
 NOTHING = 1e-12
 """Density below which a point has no colour of its own, per world unit."""
 PAIRS_AT_ONCE = 2**20
@@ -57,7 +55,7 @@ class GaussianField:
     def __init__(self, gaussians: Gaussians, blur: float = 0.0) -> None:
         gaussians = _finite(gaussians)
         gaussians = gaussians[gaussians.opacities >= gaussians.opacities.max().clamp(max=INVISIBLE)]
-        sharp = gaussians.scales.clamp(min=SMALLEST)
+        sharp = gaussians.scales.clamp(min=FLAT)
         scales = (sharp.square() + blur**2).sqrt()
         self.means, self.colors = gaussians.means, gaussians.colors
         self.peaks = peak_densities(gaussians.opacities, sharp) * (sharp / scales).prod(dim=-1)
@@ -140,7 +138,7 @@ class Cells:
     def __init__(self, low: Float[Tensor, "N 3"], high: Float[Tensor, "N 3"]) -> None:
         self.low = low.amin(dim=0)
         extent = (high.amax(dim=0) - self.low).double()
-        size = max(float((high - low).mean()) * FINENESS, SMALLEST)
+        size = max(float((high - low).mean()) * FINENESS, FLAT)
         while float((extent / size).floor().add(1.0).prod()) > MOST_ENTRIES:
             size *= COARSER
         while True:

@@ -1,5 +1,6 @@
 """The parameters of a cloud of Gaussians: rows that come and go while they are optimised."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from maquette.core.base import BaseModule
-from maquette.ops.gaussians import Gaussians
+from maquette.ops.gaussians import FLAT, Gaussians
 
 PARAMETERS = ("_xyz", "_features_dc", "_features_rest", "_scaling", "_rotation", "_opacity")
 """As they are called in the ecosystem's checkpoints; scales are logarithms, opacities logits."""
@@ -54,6 +55,9 @@ class GaussianRows(BaseModule):
     free_rows: ClassVar[tuple[str, ...]] = (*PARAMETERS, NORMALS, *STATISTICS)
     """Weights whose number of rows a checkpoint decides."""
 
+    flat: bool = False
+    """Whether the third scale is `FLAT`, whatever rows come; see `flatten`."""
+
     _xyz: nn.Parameter
     _features_dc: nn.Parameter
     _features_rest: nn.Parameter
@@ -89,7 +93,18 @@ class GaussianRows(BaseModule):
         for name, values in raw_values(gaussians).items():
             if hasattr(self, name):
                 getattr(self, name).data = values.to(self._xyz.device)
+        self._press()
         self.forget_statistics()
+
+    def flatten(self) -> None:
+        """From now on these are flat (Huang et al. 2024): without thickness along their third axis."""
+        self.flat = True
+        self._press()
+
+    @torch.no_grad()
+    def _press(self) -> None:
+        if self.flat:
+            self._scaling[:, 2] = math.log(FLAT)
 
     @torch.no_grad()
     def take(self, rows: Rows) -> None:
@@ -128,6 +143,7 @@ class GaussianRows(BaseModule):
             for one in (*self.row_parameters.values(), *(getattr(self, name) for name in STATISTICS)):
                 one.data = one.data.new_zeros(len(stored), *one.shape[1:])
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self._press()
 
 
 def raw_values(gaussians: Gaussians) -> dict[str, Tensor]:

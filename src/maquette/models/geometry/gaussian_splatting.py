@@ -201,7 +201,8 @@ class GaussianSplatting(GaussianRows, DensityField):
         """The Gaussians as they act, with gradients to the parameters."""
         found = activated(self.row_parameters)
         if self.cfg.sphere:
-            found = found.replace(scales=self._scaling.mean(dim=-1, keepdim=True).exp().expand(-1, 3))
+            own = self._scaling[:, : 2 if self.flat else 3].mean(dim=-1, keepdim=True).exp()
+            found = found.replace(scales=torch.cat([own, own, found.scales[:, 2:] if self.flat else own], 1))
         if self.clip > 0.0:
             first = found.sh[:, :1].clamp(-self.clip, self.clip)
             found = found.replace(sh=torch.cat([first, found.sh[:, 1:]], dim=1))

@@ -70,7 +70,8 @@ class _GaussianRenderer(BaseRenderer):
         back_ground_color: tuple[float, float, float] = (1.0, 1.0, 1.0)
         """Colour behind the Gaussians, for the rasterizers that do not ask the background module."""
         primitive: str = "3d"
-        """3d (Kerbl et al. 2023), or 2d: flat ones, whose third scale does not count (Huang et al. 2024)."""
+        """3d (Kerbl et al. 2023), or 2d: flat ones (Huang et al. 2024), whose third scale the cloud then sets to
+        nothing, so that what is made of it is flat as well."""
 
         def __post_init__(self) -> None:
             if self.primitive not in PRIMITIVES:
@@ -92,7 +93,7 @@ class _GaussianRenderer(BaseRenderer):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        """Keep the references.
+        """Keep the references; a cloud that can be flat becomes so where flat ones are drawn.
 
         Raises:
             ConfigError: the geometry is no cloud of Gaussians.
@@ -100,6 +101,8 @@ class _GaussianRenderer(BaseRenderer):
         super().configure(geometry, material, background)
         if not hasattr(geometry, "gaussians"):
             raise ConfigError("system.geometry_type", type(geometry).__name__, "gaussian-splatting")
+        if self.cfg.primitive == "2d" and hasattr(geometry, "flatten"):
+            geometry.flatten()
 
     def forward(
         self,
