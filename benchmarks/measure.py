@@ -5,12 +5,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-STATUS = Path("/proc/self/statm")
-PAGE_MIB = 4096 / 2**20
+from maquette.core.device import resident_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,26 +58,21 @@ def cpu_seconds(function: Callable[[], object]) -> float:
 
 def peak_mib(function: Callable[[], object]) -> str:
     """Most memory the process took above its least during a call (sampled each half ms; Linux only)."""
-    if not STATUS.exists():
+    if resident_memory() is None:
         return "n/a"
     ctypes.CDLL(None).malloc_trim(0)
-    seen, done = [resident_mib()], threading.Event()
+    seen, done = [resident_memory()], threading.Event()
 
     def watch() -> None:
         while not done.wait(5e-4):
-            seen.append(resident_mib())
+            seen.append(resident_memory())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     function()
     done.set()
     watcher.join()
-    return f"{max(seen) - min(seen):.0f}"
-
-
-def resident_mib() -> float:
-    """Resident memory of this process."""
-    return int(STATUS.read_text().split()[1]) * PAGE_MIB
+    return f"{1024 * (max(seen) - min(seen)):.0f}"
 
 
 def machine() -> str:

@@ -91,9 +91,7 @@ def test_the_old_run_is_there_until_the_new_one_has_taken_a_step(
     assert seen[2:] == [{}] and not list(folder.glob(".*"))
 
 
-def test_ctrl_c_twice_in_the_first_step_brings_the_old_run_back(
-    toy: Any, folder: Path, at_step: Any
-) -> None:
+def test_ctrl_c_twice_in_the_first_step_brings_the_old_run_back(toy: Any, folder: Path, at_step: Any) -> None:
     run(toy(QUICK), "train")
     before = files(folder)
     at_step(0, lambda: [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)])

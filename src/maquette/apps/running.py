@@ -30,7 +30,9 @@ INSTRUMENTS = {
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that every command with a run folder has."""
     parser.add_argument("--out", metavar="DIR", help="run folder (default: a dated one under outputs/)")
-    parser.add_argument("--overwrite", action="store_true", help="with --out: replace the run in DIR, once this one works")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="with --out: replace the run in DIR, once this one works"
+    )
     parser.add_argument(
         "--extension", action="append", default=[], metavar="PATH", help="load your own modules"
     )

@@ -123,11 +123,17 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
+def resident_memory() -> float | None:
+    """GiB of the host's memory that this process holds now; None where only Linux would say."""
+    if not _STATM.exists():
+        return None
+    return int(_STATM.read_text().split()[1]) * resource.getpagesize() / 2**30
+
+
 def memory_in_use() -> dict[str, float]:
     """GiB that are held now: by this process on the host (Linux only), and by tensors on its GPU."""
-    held = {}
-    if _STATM.exists():
-        held["process"] = int(_STATM.read_text().split()[1]) * resource.getpagesize() / 2**30
+    resident = resident_memory()
+    held = {} if resident is None else {"process": resident}
     if is_gpu(current_device()):
         held["gpu"] = torch.cuda.memory_allocated(current_device()) / 2**30
         held["gpu_reserved"] = torch.cuda.memory_reserved(current_device()) / 2**30

@@ -149,7 +149,7 @@ class _Job:
             self._try_optimizers()
 
     def open_folder(self, raw: str | Path | None, opening: Callable[[], object] | None) -> None:
-        """Make the folder ready; what an earlier run has left is moved out of the way here, and not before."""
+        """Make the folder ready; what an earlier run has left is out of the way from here on."""
         if opening is not None:
             opening()
         if self.mode == "train":

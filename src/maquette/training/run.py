@@ -14,8 +14,8 @@ from maquette.training.distributed import together
 from maquette.training.job import run_job
 from maquette.training.mode import Mode
 from maquette.training.profiling.tools import NO_TOOLS, Tools
-from maquette.training.result import RunResult
 from maquette.training.replacing import OldRun
+from maquette.training.result import RunResult
 from maquette.training.resuming import resumed_checkpoint
 from maquette.training.run_folder import RunFolder
 from maquette.training.stages import run_stages

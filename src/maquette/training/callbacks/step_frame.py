@@ -9,6 +9,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from maquette.core.random import seed_global
 
 
+def _seeding(stage: str) -> Any:
+    """The hook that seeds the global generators before a batch of an evaluation."""
+
+    def hook(
+        self: StepFrame, trainer: Trainer, module: LightningModule, batch: Any, number: int, loader: int = 0
+    ) -> None:
+        seed_global(self.seed, f"{stage}/{number}", 0, trainer.global_rank)
+
+    return hook
+
+
 class StepFrame(Callback):
     """Makes a batch a function of the weights and of its number; the first of the callbacks.
 
@@ -39,50 +50,12 @@ class StepFrame(Callback):
         if end is not None:
             end()
 
-    def on_validation_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Seed the global generators."""
-        self._evaluation("validation", trainer, batch_idx)
-
-    def on_test_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Seed the global generators."""
-        self._evaluation("test", trainer, batch_idx)
-
-    def on_predict_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Seed the global generators."""
-        self._evaluation("predict", trainer, batch_idx)
+    on_validation_batch_start = _seeding("validation")
+    on_test_batch_start = _seeding("test")
+    on_predict_batch_start = _seeding("predict")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wait for the views of the other processes."""
         trainer.strategy.barrier()
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Wait for the views of the other processes."""
-        trainer.strategy.barrier()
-
-    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Wait for the views of the other processes."""
-        trainer.strategy.barrier()
-
-    def _evaluation(self, stage: str, trainer: Trainer, batch_idx: int) -> None:
-        seed_global(self.seed, f"{stage}/{batch_idx}", 0, trainer.global_rank)
+    on_test_epoch_end = on_predict_epoch_end = on_validation_epoch_end
