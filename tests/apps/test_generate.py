@@ -1,13 +1,16 @@
 """The first three minutes: one command, four files."""
 
+import argparse
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import trimesh
+from omegaconf import OmegaConf
 from PIL import Image
 
+from maquette.apps.generate import with_prior
 from maquette.apps.main import main
 from maquette.core.config import load_config
 from maquette.core.paths import configs_dir
@@ -125,6 +128,31 @@ def test_mistakes_leave_nothing_behind(
     error = capsys.readouterr().err
     assert places.get(text, text) in error and "Traceback" not in error and len(error.splitlines()) <= 24
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("preset", [[], ["preset=smoke"]], ids=["plain", "smoke"])
+@pytest.mark.parametrize(
+    ("guiding", "expected"),
+    [
+        ("${system.prompt_processor.pretrained_model_name_or_path}", "mine"),
+        ("theirs", "mine"),
+        ("another", "another"),
+    ],
+    ids=["refers", "same", "other"],
+)
+def test_a_prior_is_that_of_prompt_and_guidance(
+    guiding: str, expected: str, preset: list[str], tmp_path: Path
+) -> None:
+    key = "pretrained_model_name_or_path"
+    recipe = OmegaConf.load(configs_dir("first-light.yaml"))
+    recipe.system.prompt_processor[key], recipe.system.guidance[key] = "theirs", guiding
+    OmegaConf.save(recipe, tmp_path / "recipe.yaml")
+    args = argparse.Namespace(
+        recipe=str(tmp_path / "recipe.yaml"), overrides=preset, out=None, extension=[], verbose=False
+    )
+    system = with_prior("mine", {"system.prompt_processor.prompt": "a toy"}, args).system
+    assert system.prompt_processor[key] == "mine"
+    assert system.guidance[key] == ("mine" if preset else expected)
 
 
 @pytest.mark.parametrize("prompt", ["../../etc/passwd", "a/b\\c. .", "word " * 500])

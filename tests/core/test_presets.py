@@ -72,3 +72,17 @@ def test_an_unknown_preset_names_those_there_are(name, text):
 def test_other_overrides_win_over_the_preset():
     cfg = load_config(RECIPE, ["data.height=20", "preset=smoke", "trainer.max_steps=3"])
     assert (cfg.data.height, cfg.trainer.max_steps) == (20, 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "asked", "guiding"),
+    [
+        ([], "maquette/random-tiny", "maquette/random-tiny"),
+        (["system.prompt_processor.pretrained_model_name_or_path=mine"], "mine", "mine"),
+        (["system.guidance.pretrained_model_name_or_path=mine"], "maquette/random-tiny", "mine"),
+    ],
+)
+def test_what_refers_to_the_model_follows_it(words, asked, guiding):
+    cfg = load_config("first-light", ["system.prompt_processor.prompt=a toy", "preset=smoke", *words])
+    assert cfg.system.prompt_processor.pretrained_model_name_or_path == asked
+    assert cfg.system.guidance.pretrained_model_name_or_path == guiding

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from maquette.apps.running import add_output_arguments, execute, load
-from maquette.core.config import load_config
+from maquette.core.config import ExperimentConfig, load_config
 from maquette.core.errors import UserError
 
 ACCEPTS_OVERRIDES = True
 DEFAULT_RECIPE = "first-light"
+MODEL = "pretrained_model_name_or_path"
+PARTS = ("prompt_processor", "guidance")
+"""Whose model ``--prior`` names."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +69,24 @@ def model_of(adapters: Sequence[Mapping[str, Any]]) -> str | None:
     return None
 
 
+def with_prior(prior: str | None, options: Mapping[str, Any], args: argparse.Namespace) -> ExperimentConfig:
+    """The config of the recipe with another model; also for the guidance, where a recipe names one model for
+    both instead of letting the one refer to the other.
+    """
+    asked, guiding = (f"system.{part}.{MODEL}" for part in PARTS)
+    cfg = load(args.recipe, args.overrides, {**options, asked: prior}, args)
+    if prior is not None and _models(cfg)[1] not in (None, prior):
+        first, second = _models(load(args.recipe, args.overrides, options, args))
+        if first == second:
+            return load(args.recipe, args.overrides, {**options, asked: prior, guiding: prior}, args)
+    return cfg
+
+
+def _models(cfg: ExperimentConfig) -> list[Any]:
+    blocks = (cfg.system.get(part) for part in PARTS)
+    return [one.get(MODEL) if isinstance(one, Mapping) else None for one in blocks]
+
+
 def main(args: argparse.Namespace) -> int:
     """Generate the asset and print where it is."""
     if not args.prompt.strip():
@@ -73,11 +94,10 @@ def main(args: argparse.Namespace) -> int:
     adapters = [adapter(text) for text in args.lora]
     options = {
         "system.prompt_processor.prompt": args.prompt,
-        "system.prompt_processor.pretrained_model_name_or_path": args.prior or model_of(adapters),
         "system.prompt_processor.lora": adapters or None,
         "system.guidance.lora": adapters or None,
         "seed": args.seed,
         "trainer.max_steps": args.steps,
     }
-    cfg = load(args.recipe, args.overrides, options, args)
+    cfg = with_prior(args.prior or model_of(adapters), options, args)
     return execute(cfg, "train", args, raw=args.recipe)

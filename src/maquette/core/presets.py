@@ -2,11 +2,13 @@
 
 A preset is a YAML file in `configs/presets/` with the sections of a recipe. A key of a module's section is
 used when the module's `Config` has that field; a key of an open section (`trainer`, `checkpoint`, `training`)
-when the recipe has it, or when the preset lists it under `always`.
+when the recipe has it, or when the preset lists it under `always`. A key that refers to another one of these
+goes on to do so: guidance and prompt processor keep one model, whoever says which.
 """
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +19,7 @@ from maquette.core.paths import configs_dir
 from maquette.core.registry import registry
 
 OPEN_SECTIONS = ("trainer", "checkpoint", "training")
+REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
 def preset_names() -> list[str]:
@@ -49,7 +52,25 @@ def _chosen(preset: Mapping[Any, Any], final: Any) -> dict[str, Any]:
         chosen[section] = {**chosen.get(section, {}), **found}
     chosen["data"] = _module_part(preset.get("data", {}), final, "data", "data")
     chosen["system"] = _system_part(preset.get("system", {}), final)
-    return {section: content for section, content in chosen.items() if content}
+    chosen = {section: content for section, content in chosen.items() if content}
+    return _without_followers(chosen, final, chosen)
+
+
+def _without_followers(part: Mapping[str, Any], given: Any, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """A part of what is chosen, without the keys that refer to another one that is."""
+    kept: dict[str, Any] = {}
+    for key, value in part.items():
+        old = given.get(key) if isinstance(given, Mapping) else None
+        target = REFERENCE.fullmatch(old) if isinstance(old, str) else None
+        if target is None or not _holds(chosen, target[1]):
+            kept[key] = _without_followers(value, old, chosen) if isinstance(value, dict) else value
+    return kept
+
+
+def _holds(content: Any, path: str) -> bool:
+    key, _, rest = path.partition(".")
+    found = isinstance(content, Mapping) and key in content
+    return found and (not rest or _holds(content[key], rest))
 
 
 def _system_part(preset: Mapping[str, Any], final: Mapping[str, Any]) -> dict[str, Any]:
