@@ -3,9 +3,9 @@ import os
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -205,7 +205,12 @@ def test_what_was_started_counts(monkeypatch):
         several_processes({"strategy": "fsdp"}, unused=True, shares=True)
 
 
-def test_a_cloud_that_grows_is_one_process():
-    system = SimpleNamespace(trainer=SimpleNamespace(world_size=2))
-    with pytest.raises(ConfigError, match="1 for a cloud that grows"):
-        find("gaussian-splatting-system", "system").on_fit_start(system)
+@pytest.mark.parametrize("recipe", ["gaussians", "playground-2d"])
+def test_what_one_process_has_alone_is_refused_before_a_folder_is_made(recipe, tmp_path, monkeypatch):
+    for name, value in launched_environment(0, 2, 1).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("maquette.training.run.together", nullcontext)
+    cfg = load_config(recipe, ["system.prompt_processor.prompt=a toy"], {"run_dir": str(tmp_path / "run")})
+    with pytest.raises(ConfigError, match=r"trainer\.devices"):
+        run(cfg, "train")
+    assert not (tmp_path / "run").exists()

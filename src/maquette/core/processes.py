@@ -1,6 +1,8 @@
-"""Which process of a run this one is, as torchrun says it in the environment; loads nothing."""
+"""Which process of a run this one is, as torchrun says it in the environment."""
 
 import os
+
+from maquette.core.errors import ConfigError
 
 SIGN = "TORCHELASTIC_RUN_ID"
 """The variable that says that the others are meant: clusters set some of them for other reasons."""
@@ -29,6 +31,16 @@ def rank() -> int:
 def is_leader() -> bool:
     """Whether this process writes and speaks."""
     return rank() == 0
+
+
+def check_alone(reason: str) -> None:
+    """Refuse to share the run with other processes.
+
+    Raises:
+        ConfigError: there are others; ``reason`` is what needs one process, "for a cloud that grows".
+    """
+    if world_size() > 1:
+        raise ConfigError("trainer.devices", world_size(), f"1 {reason}")
 
 
 def launched_environment(number: int, count: int, port: int) -> dict[str, str]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from maquette.core.errors import ConfigError
+from maquette.core.processes import check_alone
 from maquette.core.registry import find
 from maquette.ops import losses
 from maquette.ops.gaussians import Gaussians
@@ -50,8 +51,11 @@ class GaussianSplattingSystem(DreamFusion):
         """Build the parts.
 
         Raises:
-            ConfigError: the geometry is no cloud of Gaussians.
+            ConfigError: the geometry is no cloud of Gaussians, or there are several processes, whose copies
+                of it would change differently.
         """
+        if self.mode == "train":
+            check_alone("for a cloud that grows")
         super().configure()
         if not hasattr(self.geometry, "evolve"):
             raise ConfigError("system.geometry_type", self.cfg.geometry_type, "gaussian-splatting")
@@ -62,16 +66,6 @@ class GaussianSplattingSystem(DreamFusion):
         if part == "exporter":
             parts["material"] = find(UNLIT, "material")()
         return super().build(part, **parts)
-
-    def on_fit_start(self) -> None:
-        """Read the prompt.
-
-        Raises:
-            ConfigError: several devices, whose copies of the Gaussians would change differently.
-        """
-        if self.trainer.world_size > 1:
-            raise ConfigError("trainer.devices", self.trainer.world_size, "1 for a cloud that grows")
-        super().on_fit_start()
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """The weighted sum of the guidance's losses and the priors; the screen is remembered."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from maquette.core.errors import ConfigError
 from maquette.core.paths import EMBEDDED_PRIOR
+from maquette.core.processes import check_alone
 from maquette.core.registry import find
 from maquette.io.images import read_image, write_image
 from maquette.models.networks.init import init_parameters
@@ -103,7 +104,13 @@ class Playground2D(Guided, BaseSystem):
     cfg: Config
 
     def configure(self) -> None:
-        """Build the guidance, which knows the sizes, and the pictures."""
+        """Build the guidance, which knows the sizes, and the pictures.
+
+        Raises:
+            ConfigError: there are several processes, which would all have the same pictures.
+        """
+        if self.mode == "train":
+            check_alone("for pictures, of which each step has all")
         cfg = self.cfg
         guidance, processor = of_one_model(cfg.guidance, cfg.prompt_processor)
         self.guidance = find(cfg.guidance_type, "guidance")(guidance)
