@@ -64,10 +64,8 @@ class WeightsAndBiases(WandbLogger):
     ) -> None:
         """End the run, well or not, and the program that writes it; to be pushed on an ``ExitStack``."""
         if self._experiment is not None:
-            import wandb
-
             self._experiment.finish(exit_code=0 if kind is None else 1)
-            wandb.teardown()
+            require("wandb", "wandb").teardown()
 
 
 def _id_of(folder: Path) -> str | None:
