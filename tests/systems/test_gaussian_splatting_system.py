@@ -13,12 +13,22 @@ from maquette.core.errors import ConfigError
 from maquette.core.loading import load_checkpoint
 from maquette.core.output import MappingOutput
 from maquette.core.registry import find, registry
+from maquette.io.mesh import read_mesh
 from maquette.io.splats import read_splats
+from maquette.io.video import read_video
 from maquette.models.geometry.gaussian_densify import Densification
 from maquette.models.guidance.base import GuidanceOutput
+from maquette.ops.gaussians import FLAT
 from maquette.ops.losses import total_variation
+from maquette.ops.mesh import triangles
 from maquette.systems.gaussian_splatting import GaussianSplattingSystem, follow_rows
 from maquette.training.run import run
+
+
+SMALL_SHOWCASE = (
+    "training.finish=[export]", "system.showcase.frames=1", "system.showcase.frame_size=48",
+    "system.showcase.views=1", "system.showcase.view_size=16",
+)  # fmt: skip
 
 
 class TowardsRed(BaseObject):
@@ -219,12 +229,31 @@ def test_losses_by_hand(config: Any) -> None:
 
 
 def test_leaves_mesh_and_splats(config: Any, tmp_path: Path) -> None:
-    settings = ("training.finish=[export]", "system.showcase.frames=1", "system.showcase.views=1")
-    result = run(config(*settings), "train")
+    result = run(config(*SMALL_SHOWCASE), "train")
     assert "mesh.glb" in [path.name for path in result.files]
     (splats,) = (tmp_path / "run" / "save").rglob("*.ply")
     stored = content(tmp_path / "run")["state_dict"]["geometry._xyz"]
     assert torch.equal(read_splats(splats).means, stored)
+
+
+def test_the_frame_of_an_export_does_not_turn_what_lies_at_the_top(config: Any, tmp_path: Path) -> None:
+    """The same run, written as it is, and y up in centimetres."""
+    settings = (*SMALL_SHOWCASE, "trainer.max_steps=2", "system.exporter.fmt=ply")
+    shown = []
+    for name, frame in (("plain", ()), ("turned", ("up_axis=y", "units=cm"))):
+        words = [f"system.exporter.{one}" for one in frame]
+        run(config(*settings, *words, f"run_dir={tmp_path / name}"), "train")
+        shown.append(read_mesh(tmp_path / name / "mesh.glb"))
+    torch.testing.assert_close(*(triangles(mesh) for mesh in shown), rtol=0, atol=1e-4)
+    frames = [read_video(tmp_path / name / "turntable.mp4") for name in ("plain", "turned")]
+    assert (frames[0].float() - frames[1].float()).abs().mean() < 2.0
+
+
+def test_flat_gaussians_leave_flat_splats(config: Any, tmp_path: Path) -> None:
+    run(config(*SMALL_SHOWCASE, "system.renderer.primitive=2d"), "train")
+    (splats,) = (tmp_path / "run" / "save").rglob("*.ply")
+    scales = read_splats(splats).scales
+    assert scales[:, 2].max() < 2 * FLAT and scales[:, :2].min() > 0.01
 
 
 def test_needs_gaussians_and_is_registered(config: Any) -> None:
