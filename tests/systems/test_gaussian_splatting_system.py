@@ -24,7 +24,6 @@ from maquette.ops.mesh import triangles
 from maquette.systems.gaussian_splatting import GaussianSplattingSystem, follow_rows
 from maquette.training.run import run
 
-
 SMALL_SHOWCASE = (
     "training.finish=[export]", "system.showcase.frames=1", "system.showcase.frame_size=48",
     "system.showcase.views=1", "system.showcase.view_size=16",
