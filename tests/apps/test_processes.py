@@ -8,6 +8,26 @@ from maquette.apps import processes
 
 SLEEP = "import time; time.sleep(60)"
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+BREAKING = """
+import time
+from pathlib import Path
+from maquette import register
+from maquette.core.processes import is_leader
+from maquette.core.registry import find
+
+@register("breaking-system", kind="system")
+class Breaking(find("caption-model-system", "system")):
+    def training_step(self, batch, batch_idx):
+        if self.global_step == 1 and not is_leader():
+            Path(__file__).with_name("moment").write_text(str(time.time()))
+            raise ValueError("the sky fell")
+        return super().training_step(batch, batch_idx)
+"""
+CAPTIONS = [
+    "launch", "--config", "caption-model", "--train", "system_type=breaking-system", "system.width=16",
+    "system.layers=1", "system.heads=2", "system.scheduler=null", "training.loggers=[]",
+    "training.snapshot_code=false", "trainer.max_steps=3",
+]  # fmt: skip
 KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 
 
@@ -48,3 +68,20 @@ def test_one_that_is_killed_is_named(started, capfd):
 def test_one_that_was_interrupted_has_not_failed(started):
     late = "import time; time.sleep(0.5); raise SystemExit(130)"
     assert started(late, "raise SystemExit(130)") == 130
+
+
+def test_torchrun_ends_with_the_error_of_the_one_that_failed(tmp_path):
+    (tmp_path / "breaking.py").write_text(BREAKING)
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    own = ["--extension", str(tmp_path / "breaking.py"), "--out", str(tmp_path / "run")]
+    done = subprocess.run(
+        [*start, "-m", "maquette.apps.main", *CAPTIONS, *own],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert time.time() - float((tmp_path / "moment").read_text()) < 30
+    assert done.returncode == 1
+    assert "error in process 1 of 2" in done.stderr and "ValueError: the sky fell" in done.stderr
+    assert "the sky fell" in (tmp_path / "run" / "error.log").read_text()
