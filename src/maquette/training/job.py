@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +40,11 @@ from maquette.training.distributed import several_processes
 from maquette.training.failures import named_failures
 from maquette.training.loggers import make_loggers
 from maquette.training.loggers.wandb import WeightsAndBiases
-from maquette.training.machine import machine, versions
 from maquette.training.mode import Mode
 from maquette.training.optimization.optimizers import plain
 from maquette.training.phases import Phases
 from maquette.training.profiling.tools import NO_TOOLS, Tools
+from maquette.training.record import run_record
 from maquette.training.replacing import OldRun, kept_until_it_works
 from maquette.training.result import RunResult
 from maquette.training.resuming import say_changes, set_later_aside
@@ -165,9 +164,7 @@ class _Job:
         """Optimise, then test and export as the recipe says; an interrupted run is only exported."""
         self.checkpoint = {}  # the Trainer reads the file itself
         with self.phases.phase("optimising", announce=False), self.tools.around(self.folder):
-            self.trainer.fit(
-                self.system, datamodule=self.data, ckpt_path=_text(self.resume), weights_only=True
-            )
+            self.trainer.fit(self.system, datamodule=self.data, ckpt_path=self.resume, weights_only=True)
         by_leader(self._works)  # also where no step was left to take
         if "test" in self.training.finish and not self.interrupt.requested and self._does("test_step"):
             with self.phases.phase("rendering"):
@@ -205,7 +202,9 @@ class _Job:
             out_of_time=out_of_time(self.trainer.callbacks),
         )
         name = "run.json" if self.mode == "train" else f"run-{self.mode}.json"
-        by_leader(lambda: write_json(self.folder.root / name, self._record(result)))
+        parts = step_seconds(self.trainer.callbacks)
+        record = run_record(self.cfg, self.mode, result, step_seconds=parts)
+        by_leader(lambda: write_json(self.folder.root / name, record))
         return result
 
     def _export(self) -> None:
@@ -297,23 +296,6 @@ class _Job:
     def _does(self, step: str) -> bool:
         return getattr(type(self.system), step) is not getattr(LightningModule, step)
 
-    def _record(self, result: RunResult) -> dict[str, Any]:
-        return {
-            "name": self.cfg.name,
-            "mode": self.mode,
-            "status": result.status,
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seed": self.cfg.seed,
-            "global_step": result.global_step,
-            "last_loss": result.last_loss if result.last_loss == result.last_loss else None,
-            "seconds": result.seconds,
-            "step_seconds": step_seconds(self.trainer.callbacks),
-            "peak_memory_gb": result.peak_memory_gb,
-            "files": [path.name for path in result.files],
-            "machine": machine(),
-            "versions": versions(),
-        }
-
 
 def training_config(cfg: ExperimentConfig) -> TrainingConfig:
     """The checked ``training:`` block."""
@@ -321,7 +303,3 @@ def training_config(cfg: ExperimentConfig) -> TrainingConfig:
         parse_structured(TrainingConfig, cfg.training, key="training")
     )
     return settings
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)

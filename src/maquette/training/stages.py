@@ -6,7 +6,6 @@ import gc
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -23,10 +22,10 @@ from maquette.core.stages import in_stage
 from maquette.io.data import read_json, write_json
 from maquette.training.failures import named_failures
 from maquette.training.job import run_job, training_config
-from maquette.training.machine import machine, versions
 from maquette.training.mode import Mode
 from maquette.training.optimization.optimizers import plain
 from maquette.training.profiling.tools import NO_TOOLS, Tools
+from maquette.training.record import run_record
 from maquette.training.replacing import OldRun, kept_until_it_works
 from maquette.training.result import RunResult
 from maquette.training.resuming import check_finished, newest_checkpoint
@@ -266,29 +265,17 @@ def _conclude(cfg: ExperimentConfig, stages: Sequence[Stage], folder: RunFolder)
         interrupted=any(record["status"] == "interrupted" for record in records.values()),
         out_of_time=any(record["status"] == "out of time" for record in records.values()),
     )
-    write_json(folder.root / "run.json", _record(cfg, result, records))
+    write_json(folder.root / "run.json", run_record(cfg, "train", result, stages=_told(records)))
     return result
 
 
-def _record(cfg: ExperimentConfig, result: RunResult, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    told = ("status", "global_step", "last_loss")
+def _told(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {
-        "name": cfg.name,
-        "mode": "train",
-        "status": result.status,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seed": cfg.seed,
-        "global_step": result.global_step,
-        "last_loss": result.last_loss if result.last_loss == result.last_loss else None,
-        "seconds": result.seconds,
-        "peak_memory_gb": result.peak_memory_gb,
-        "files": [path.name for path in result.files],
-        "stages": {
-            name: {**{key: record[key] for key in told}, "seconds": round(sum(record["seconds"].values()), 2)}
-            for name, record in records.items()
-        },
-        "machine": machine(),
-        "versions": versions(),
+        name: {
+            **{key: record[key] for key in ("status", "global_step", "last_loss")},
+            "seconds": round(sum(record["seconds"].values()), 2),
+        }
+        for name, record in records.items()
     }
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import sys
 import time
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ from maquette.ops.mesh import Mesh
 from maquette.training.loggers.tensorboard import BINS, TensorBoard, histogram
 from maquette.training.observing import LoggingConfig
 from maquette.training.run import run
+
+_spec = spec_from_file_location("processes_for_loggers", Path(__file__).parents[1] / "processes.py")
+_helper = module_from_spec(_spec)
+_spec.loader.exec_module(_helper)
+in_processes = _helper.in_processes
 
 
 def read(folder: Path) -> EventAccumulator:
@@ -56,6 +62,16 @@ def test_a_run_leaves_scalars_rates_times_and_memory(toy: Any, tmp_path: Path) -
         rows = [row for row in csv.DictReader(file) if row["train/loss"]]
     logged = [one.value for one in events.Scalars("train/loss")]
     assert [float(row["train/loss"]) for row in rows] == pytest.approx(logged)
+
+
+def test_of_several_processes_the_first_one_writes(toy: Any, tmp_path: Path) -> None:
+    words = ("trainer.devices=2", "training.loggers=[csv, tensorboard]", "training.finish=[]")
+    assert in_processes(lambda: run(toy(*words), "train")) == [0, 0]
+    (events,) = (tmp_path / "run" / "tb_logs").glob("*/events*")
+    assert [one.step for one in read(events).Scalars("train/loss")] == [0, 1, 2, 3]
+    (rows,) = (tmp_path / "run" / "csv_logs").glob("*/metrics.csv")
+    with rows.open() as file:
+        assert sum(bool(row["train/loss"]) for row in csv.DictReader(file)) == 4
 
 
 def test_speed_is_that_of_steps_however_many_batches_make_one(

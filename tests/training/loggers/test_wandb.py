@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
+from maquette.core.errors import RunFailed
+from maquette.training.loggers.wandb import WeightsAndBiases
 from maquette.training.run import run
 
+wandb = pytest.importorskip("wandb")
 wandb_internal_pb2 = pytest.importorskip("wandb.proto.wandb_internal_pb2")
 
 BLOCK = 32768
@@ -101,3 +105,29 @@ def test_numbers_and_a_picture_are_read_back_from_a_run_and_its_resumption(
     assert list(elsewhere.rglob("*")) == []
     with pytest.raises(BlockingIOError):
         network.accept()
+
+
+def test_other_processes_begin_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    logger = WeightsAndBiases(tmp_path / "wandb_logs", project="mine", name="toy", offline=True)
+    logger.experiment.log({"train/loss": 1.0})
+    logger.log_metrics({"train/loss": 1.0}, 0)
+    logger.end(None, None, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_breaks_ends_there_too(
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: Path
+) -> None:
+    original = toy.system.training_step
+
+    def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
+        return {}["nothing"] if self.global_step == 2 else original(self, batch, batch_idx)
+
+    monkeypatch.setattr(toy.system, "training_step", training_step)
+    with pytest.raises(RunFailed):
+        run(toy("training.loggers=[wandb]"), "train")
+    (path,) = (tmp_path / "run" / "wandb_logs" / "wandb").glob("offline-run-*/*.wandb")
+    assert [one.exit.exit_code for one in records(path) if one.HasField("exit")] == [1]
+    assert len([one for one in history(path) if "train/loss" in one]) == 2
+    assert wandb.run is None
