@@ -43,6 +43,20 @@ ASSET = [
     "training.finish=[test]",
 ]  # normals, whose loss counts covered rays, and a background that is not computed in each step
 
+VARIATIONAL = [
+    "preset=smoke",
+    "system.prompt_processor.prompt=a red mushroom",
+    "trainer.max_steps=3",
+    "trainer.limit_val_batches=0",
+    "training.finish=[]",
+    "system.optimizer.args.eps=1.0",
+    "system.optimizer.params.geometry.lr=1.0",
+    "system.optimizer.params.guidance.lr=10.0",
+    "system.renderer.estimator=proposal",
+    "system.renderer.prop_optimizer_config={name: Adam, args: {lr: 10.0, eps: 1.0}}",
+    "system.renderer.proposal_network_config.encoding_config={otype: HashGrid, n_levels: 2}",
+]  # an adapter and a proposal network, which has an optimizer of its own; none makes steps of rounding
+
 CAPTIONS = [
     "trainer.max_steps=4",
     "trainer.val_check_interval=2",
@@ -74,6 +88,18 @@ def test_two_processes_make_the_asset_of_one_with_twice_the_batch(tmp_path):
     assert names == sorted(path.name for path in (tmp_path / "two" / "save" / "it3-test").iterdir())
     assert names == [f"{i}.png" for i in range(5)]
     assert (tmp_path / "two" / "save" / "it3-test.mp4").is_file()
+
+
+def test_what_learns_beside_the_asset_is_the_same_too(tmp_path):
+    run(config("prolificdreamer", VARIATIONAL, tmp_path / "one", 2), "train")
+    both = config("prolificdreamer", VARIATIONAL, tmp_path / "two", 1)
+    assert in_processes(lambda: run(both, "train")) == [0, 0]
+    assert_same_weights(tmp_path / "one", tmp_path / "two")
+    # and it has learned: an adapter begins with nothing, a grid with less than 1e-4
+    weights = state(tmp_path / "one")["state_dict"]
+    adapter = [value for name, value in weights.items() if "lora_B" in name]
+    assert adapter and max(value.abs().max() for value in adapter) > 1e-3
+    assert weights["renderer.prop_net.encoding.encoding.table"].abs().max() > 1e-3
 
 
 def test_a_resumed_run_of_two_processes_is_the_undisturbed_one_of_one(tmp_path):
