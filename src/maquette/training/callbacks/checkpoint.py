@@ -13,6 +13,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from maquette.core.errors import CollapseError, RunFailed, UserError
 from maquette.core.loading import load_checkpoint
 from maquette.core.paths import atomic_path
+from maquette.training.callbacks.steps import StepCallback
 from maquette.training.craft.ema import EMA
 
 
@@ -61,7 +62,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         return load_checkpoint(path)
 
 
-class LastCheckpoint(Checkpoint):
+class LastCheckpoint(StepCallback, Checkpoint):
     """Writes ``last.ckpt`` every so many steps, at the end, and when the run breaks.
 
     A collapsed run is not written: the checkpoint before it is worth more. Neither is one that breaks within
@@ -72,12 +73,12 @@ class LastCheckpoint(Checkpoint):
         self.path = folder / "last.ckpt"
         self.every = every
         self._saved_step = 0
-        self._step = 0
         self._between_steps = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The step that a run is resumed from has its checkpoint."""
-        self._saved_step = self._step = trainer.global_step
+        super().on_train_start(trainer, pl_module)
+        self._saved_step = self.step
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -85,15 +86,10 @@ class LastCheckpoint(Checkpoint):
         """From here on the step is half done."""
         self._between_steps = False
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Save when the step is due; a batch that only adds to the gradients ends no step."""
-        if trainer.global_step == self._step:
-            return
-        self._step = trainer.global_step
+    def on_step_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save when the step is due."""
         self._between_steps = True
-        if self._step % self.every == 0:
+        if self.step % self.every == 0:
             self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -7,11 +7,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from maquette.core.log import get_logger
+from maquette.training.callbacks.steps import StepCallback
 
 log = get_logger(__name__)
 
@@ -20,7 +20,7 @@ class Abort(BaseException):
     """The second Ctrl-C; no KeyboardInterrupt, which the Trainer would turn into an exit code of its own."""
 
 
-class Interrupt(Callback):
+class Interrupt(StepCallback):
     """Stops the optimisation at the end of the step in which Ctrl-C was pressed.
 
     Outside the optimisation there is no step to finish: the first Ctrl-C aborts.
@@ -29,7 +29,6 @@ class Interrupt(Callback):
     def __init__(self) -> None:
         self.requested = False
         self._optimising = False
-        self._step = 0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -47,17 +46,13 @@ class Interrupt(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on a step can be finished."""
+        super().on_train_start(trainer, pl_module)
         self._optimising = True
-        self._step = trainer.global_step
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Stop if it was asked for, with the batch that ends a step of the optimizer; all processes do."""
-        ends_step, self._step = trainer.global_step != self._step, trainer.global_step
-        if ends_step:
-            self._agree(trainer)
-        if self.requested and ends_step:
+    def on_step_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop if it was asked for; all processes do."""
+        self._agree(trainer)
+        if self.requested:
             trainer.should_stop = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

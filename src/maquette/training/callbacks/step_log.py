@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.profilers import PassThroughProfiler
 
 from maquette.core.device import memory_in_use
+from maquette.training.callbacks.steps import StepCallback
 from maquette.training.observing import LoggingConfig
 from maquette.training.profiling.sections import SectionProfiler, Sections
 
 
-class StepLog(Callback):
+class StepLog(StepCallback):
     """Logs ``speed/steps_per_second``, ``time_ms/PART`` (means a step) and ``memory_gb/...`` with the losses.
 
-    Steps are those of the optimizer, however many batches make one. The first one, which compiles kernels, is
-    left out. A Trainer that was given a profiler of its own keeps
+    The first step, which compiles kernels, is left out. A Trainer that was given a profiler of its own keeps
     it; then only the parts that the system marks are known.
     """
 
@@ -29,7 +28,6 @@ class StepLog(Callback):
         self.steps = 0
         """How many these are."""
         self._sections: Sections | None = None
-        self._step = 0
         self._counted = 0
         self._since = 0.0
 
@@ -44,19 +42,14 @@ class StepLog(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The first step begins."""
+        super().on_train_start(trainer, pl_module)
         self.steps = self._counted = -1
-        self._step = trainer.global_step
         self._since = time.perf_counter()
         if self._sections is not None:
             self._sections.start(self.cfg.synchronize)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Log when the scalars are logged, once a step."""
-        if trainer.global_step == self._step:
-            return
-        self._step = trainer.global_step
+    def on_step_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log when the scalars are logged."""
         self.steps += 1
         if self.steps == 0:
             self._restart()

@@ -9,11 +9,12 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from maquette.core.log import get_logger
+from maquette.training.callbacks.steps import StepCallback
 
 log = get_logger(__name__)
 
 
-class TimeBudget(Callback):
+class TimeBudget(StepCallback):
     """Ends the optimisation after the first step that exceeds the budget; what follows it still runs.
 
     The checkpoint keeps the seconds that all parts of the run have spent optimising, ``spent``; the budget
@@ -27,7 +28,6 @@ class TimeBudget(Callback):
         self.seconds = seconds
         self.reached = False
         self._before = 0.0
-        self._step = 0
         self._begin: float | None = None
 
     @property
@@ -37,15 +37,12 @@ class TimeBudget(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The clock starts."""
+        super().on_train_start(trainer, pl_module)
         self._begin = time.monotonic()
-        self._step = trainer.global_step
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Stop when the time is used up, with the batch that ends a step; several processes stop together."""
-        ends_step, self._step = trainer.global_step != self._step, trainer.global_step
-        if self.seconds is None or self.reached or not ends_step:
+    def on_step_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop when the time is used up; several processes stop together."""
+        if self.seconds is None or self.reached:
             return
         over = self._elapsed() > self.seconds
         if trainer.world_size > 1:

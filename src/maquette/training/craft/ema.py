@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
+
+from maquette.training.callbacks.steps import StepCallback
 
 
 class WeightAverage:
@@ -65,7 +67,7 @@ class WeightAverage:
         return [(name, parameter) for name, parameter in model.named_parameters() if name in self.average]
 
 
-class EMA(Callback):
+class EMA(StepCallback):
     """Keeps a :class:`WeightAverage`, evaluates and exports it, and stores it in checkpoints."""
 
     def __init__(self, decay: float, every: int = 1) -> None:
@@ -74,7 +76,6 @@ class EMA(Callback):
         self.weights: WeightAverage | None = None
         self._restored: dict[str, Any] = {}
         self._swapped = False
-        self._step = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the average at the present weights, or at the ones of the checkpoint."""
@@ -85,17 +86,10 @@ class EMA(Callback):
             restored = {name: one for name, one in self._restored["average"].items() if name in own}
             self.weights.average |= {name: one.to(own[name].device) for name, one in restored.items()}
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Average after each optimiser step that is due; a batch that only adds to the gradients is none."""
-        ends_step, self._step = trainer.global_step != self._step, trainer.global_step
-        if self.weights is not None and ends_step and self._step % self.every == 0:
+    def on_step_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Average after each step that is due."""
+        if self.weights is not None and self.step % self.every == 0:
             self.weights.update(pl_module)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember the step that the run begins with."""
-        self._step = trainer.global_step
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate the average."""
