@@ -157,3 +157,18 @@ def test_prompts_longer_than_the_text_encoder_are_refused(edit, words):
     )()
     with pytest.raises(UserError, match="16 tokens"):
         ask(edit, pictures(0), pictures(1), words[RED], long)
+
+
+def test_an_edit_needs_what_was_there_before(edit, words):
+    with pytest.raises(UserError, match="edit-system"):
+        edit(pictures(0), words[RED], **cameras())
+
+
+def test_latents_are_edited_as_the_pictures_that_they_are_of(edit, words):
+    before, after = pictures(0), pictures(1)
+    _, out = ask(edit, before, after, words[RED], words[BLUE])
+    latents = [edit.denoiser.encode(one.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) for one in (before, after)]
+    sources = {"source_rgb": latents[0], "source_utils": words[RED]}
+    rng = RandomStreams(0).at(0, range(3))
+    found = edit(latents[1], words[BLUE], **cameras(), rng=rng, rgb_as_latents=True, **sources)
+    assert torch.equal(found.loss_dds, out.loss_dds) and torch.equal(found.timestep, out.timestep)

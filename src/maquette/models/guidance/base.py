@@ -172,3 +172,13 @@ class BaseGuidance(BaseObject):
 
     def _level(self, share: float) -> int:
         return min(int(self.num_train_timesteps * share), self.num_train_timesteps - 1)
+
+
+def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a value of an option that is none of the choices.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if value not in choices:
+        raise ConfigError(f"{KEY}.{name}", value, f"one of {', '.join(choices)}")

@@ -1,5 +1,6 @@
 """What guidances share whose model reads more than a text: a picture, a control picture, or cameras."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -82,8 +83,9 @@ class ConditionedGuidance(StableDiffusionGuidance):
         check_family(name, self.family)
         return load_denoiser(name, dtype, self.device, **switches)
 
+    @abstractmethod
     def _denoise(self, x_t: Tensor, t: Int[Tensor, "N"], text: ConditionedEncoding) -> Tensor:
-        raise NotImplementedError
+        """The noise, under the name that the model has for what it reads beside the text."""
 
 
 def check_family(name: str, kind: str) -> None:

@@ -14,9 +14,8 @@ from maquette.diffusion.denoiser import load_denoiser
 from maquette.diffusion.families.controlnet import ControlNetDenoiser
 from maquette.diffusion.families.kinds import of_family
 from maquette.diffusion.load import family, is_random
-from maquette.models.guidance.base import KEY
+from maquette.models.guidance.base import KEY, one_of
 from maquette.models.guidance.conditioned import ConditionedEncoding
-from maquette.models.guidance.latent import one_of
 from maquette.models.guidance.picture_edit import PictureEditGuidance
 from maquette.ops.edges import box_blur, canny
 

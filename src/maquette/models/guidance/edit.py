@@ -88,7 +88,7 @@ class EditGuidance(LatentGuidance):
         """
         super().configure(denoiser)
         name: str = self.cfg.pretrained_model_name_or_path
-        self.unet = getattr(self.denoiser, "unet", None)
+        self.unet: Any = getattr(self.denoiser, "unet", None)
         if self.unet is None:
             raise UserError(
                 f"The model {name} cannot edit: it has no UNet whose attention could be carried over.",

@@ -16,7 +16,7 @@ from maquette.diffusion import score
 from maquette.diffusion.denoiser import Denoiser, own_denoiser, shared_denoiser, weights_dtype
 from maquette.diffusion.lora import LoRAFile, load_adapters
 from maquette.diffusion.memory import apply_memory
-from maquette.models.guidance.base import KEY, BaseGuidance, GuidanceEval
+from maquette.models.guidance.base import KEY, BaseGuidance, GuidanceEval, one_of
 from maquette.models.guidance.memory_options import MemoryOptions, memory_settings
 from maquette.models.guidance.predictions import Predictions
 from maquette.models.guidance.rules import Sample
@@ -63,8 +63,8 @@ class LatentGuidance(BaseGuidance):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            refuse(self.token_merging, "token_merging")
-            refuse(bool(self.token_merging_params), "token_merging_params")
+            _refuse(self.token_merging, "token_merging")
+            _refuse(bool(self.token_merging_params), "token_merging_params")
             for name in ("max_items_eval", "eval_steps"):
                 if getattr(self, name) < 1:
                     raise ConfigError(f"{KEY}.{name}", getattr(self, name), "an integer above 0")
@@ -80,6 +80,7 @@ class LatentGuidance(BaseGuidance):
         """Load the model; a `denoiser` that is given is used in its place."""
         self.denoiser = self._load() if denoiser is None else denoiser
         self.weighting = score.WEIGHTINGS[self.cfg.weighting_strategy]
+        self.max_items_eval: int = self.cfg.max_items_eval
         self.set_noise_levels(self.denoiser.num_train_timesteps)
 
     @property
@@ -178,14 +179,18 @@ class LatentGuidance(BaseGuidance):
     @torch.no_grad()
     def evaluate(self, sample: Sample) -> GuidanceEval:
         """What the model makes of the first few latents when it may denoise them to the end (DDIM)."""
-        n = min(self.cfg.max_items_eval, len(sample.t))
+        n = min(self.max_items_eval, len(sample.t))
         text, t = sample.text.first(n), sample.t[:n]
         noisy = score.add_noise(sample.latents[:n], sample.noise[:n], self.alpha_bar(t))
         passed = list(self.descend(noisy, t, text, self.cfg.eval_steps))
         (x, x0), (_, final) = passed[0], passed[-1]
-        pictures = {"imgs_noisy": noisy, "imgs_1step": x, "imgs_1orig": x0, "imgs_final": final}
         return GuidanceEval(
-            timesteps=t, texts=text.prompts(), **{name: self._pictures(one) for name, one in pictures.items()}
+            timesteps=t,
+            texts=text.prompts(),
+            imgs_noisy=self._pictures(noisy),
+            imgs_1step=self._pictures(x),
+            imgs_1orig=self._pictures(x0),
+            imgs_final=self._pictures(final),
         )
 
     def descend(
@@ -239,13 +244,6 @@ class LatentGuidance(BaseGuidance):
         return (own_denoiser if own else shared_denoiser)(name, dtype, self.device, **switches)
 
 
-def refuse(wanted: bool, name: str) -> None:
-    """Refuse an option of the ecosystem that does nothing here."""
+def _refuse(wanted: bool, name: str) -> None:
     if wanted:
         raise ConfigError(f"{KEY}.{name}", True, "the default: this option is not implemented here")
-
-
-def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse a value that is none of the choices."""
-    if value not in choices:
-        raise ConfigError(f"{KEY}.{name}", value, f"one of {', '.join(choices)}")

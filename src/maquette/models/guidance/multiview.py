@@ -67,7 +67,7 @@ class MultiViewGuidance(ConditionedGuidance):
         self.n_view: int = self.denoiser.n_views
         if self.cfg.n_view not in (0, self.n_view):
             raise ConfigError(f"{KEY}.n_view", self.cfg.n_view, f"{self.n_view}, as the model has it")
-        self.cfg.max_items_eval += -self.cfg.max_items_eval % self.n_view
+        self.max_items_eval += -self.max_items_eval % self.n_view
 
     def make_rule(self) -> Rule:
         """That of the paper, unless the config wants another."""

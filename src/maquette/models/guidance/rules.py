@@ -43,7 +43,10 @@ class Predictor(Protocol):
     """What a rule may ask of a guidance; every prediction is made without a graph."""
 
     num_train_timesteps: int
-    alphas_cumprod: Float[Tensor, "T"]
+
+    @property
+    def alphas_cumprod(self) -> Float[Tensor, "T"]:
+        """The cumulated product of 1 - beta of every noise level."""
 
     def guided_noise(self, x_t: Tensor, t: Tensor, text: ViewCondition, scale: float | None = None) -> Tensor:
         """The guided noise prediction; `scale` takes the place of the configured one."""
@@ -155,7 +158,8 @@ class ISM(Rule):
 
     def __post_init__(self) -> None:
         _check_share("interval", self.interval)
-        _check_share("stride", self.stride)
+        if not 0.0 < self.stride <= 1.0:
+            raise ConfigError("system.guidance.rule_args.stride", self.stride, "a number above 0, up to 1")
 
     def __call__(self, model: Predictor, sample: Sample) -> Distilled:
         """Inversion to s, one step on to t, and the predictions at both."""
@@ -272,5 +276,5 @@ def _noised(model: Predictor, sample: Sample) -> tuple[Tensor, Tensor]:
 
 
 def _check_share(name: str, value: float) -> None:
-    if not 0.0 <= value <= 1.0 or (name == "stride" and value == 0.0):
+    if not 0.0 <= value <= 1.0:
         raise ConfigError(f"system.guidance.rule_args.{name}", value, "a number from 0 to 1")

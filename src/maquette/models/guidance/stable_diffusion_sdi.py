@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from maquette.core.errors import ConfigError
@@ -55,9 +56,9 @@ class StableDiffusionSDIGuidance(StableDiffusionGuidance):
         cfg = self.cfg
         return _Mean(scale=cfg.inversion_guidance_scale, steps=cfg.inversion_n_steps, eta=cfg.inversion_eta)
 
-    def weight(self, t: Tensor) -> Float[Tensor, "B"]:
+    def weight(self, t: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """SDI weighs all noise levels the same."""
-        return super().weight(t) if not self.cfg.enable_sdi else self.alpha_bar(t) * 0.0 + 1.0
+        return torch.ones_like(self.alpha_bar(t)) if self.cfg.enable_sdi else super().weight(t)
 
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
         """Anneal the noise level."""

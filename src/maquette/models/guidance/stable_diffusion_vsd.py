@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from maquette.core.registry import register
 from maquette.diffusion.lora import RANK
-from maquette.models.guidance.latent import one_of
+from maquette.models.guidance.base import one_of
 from maquette.models.guidance.variational import CAMERAS, Phi, VariationalGuidance, check_training
 
 

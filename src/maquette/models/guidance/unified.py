@@ -8,8 +8,7 @@ from maquette.core.random import StepRandom
 from maquette.core.registry import register
 from maquette.diffusion import score
 from maquette.diffusion.lora import RANK
-from maquette.models.guidance.base import KEY, GuidanceOutput
-from maquette.models.guidance.latent import one_of
+from maquette.models.guidance.base import KEY, GuidanceOutput, one_of
 from maquette.models.guidance.rules import Distilled, Sample
 from maquette.models.guidance.variational import (
     CAMERAS,

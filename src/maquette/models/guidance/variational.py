@@ -12,7 +12,8 @@ from maquette.core.errors import ConfigError, UserError
 from maquette.core.loading import load_module_weights
 from maquette.core.random import StepRandom
 from maquette.diffusion import distillation, score
-from maquette.diffusion.denoiser import LatentDenoiser, weights_dtype
+from maquette.diffusion.denoiser import weights_dtype
+from maquette.diffusion.latent_denoiser import LatentDenoiser
 from maquette.diffusion.variational import VariationalDenoiser
 from maquette.models.guidance.base import KEY, GuidanceOutput
 from maquette.models.guidance.memory_options import memory_settings

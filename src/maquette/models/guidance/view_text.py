@@ -12,10 +12,15 @@ from maquette.models.prompt_processors.base import PromptUtils, TextEncoding
 class ViewCondition(ABC):
     """What a model is told about B pictures, in the rows in which a guidance asks for it."""
 
-    perp_neg: bool = False
-    """Whether other views are negatives."""
-    has_negative: bool = False
-    """Whether the unconditional rows read a negative prompt, and are not those of `null`."""
+    @property
+    def perp_neg(self) -> bool:
+        """Whether other views are negatives."""
+        return False
+
+    @property
+    def has_negative(self) -> bool:
+        """Whether the unconditional rows read a negative prompt, and are not those of `null`."""
+        return False
 
     def without_negative(self) -> "ViewCondition":
         """The same without the negative prompt."""
