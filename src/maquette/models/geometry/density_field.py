@@ -23,7 +23,7 @@ Examples = Callable[[torch.Generator], tuple[Tensor, GeometryOutput]]
 """Draws points (N, 3), and gives the field there."""
 FAINT = 0.05
 """Below this largest opacity along any axis a volume counts as empty."""
-POOL = 2**18
+POOL = 2**20
 """Points of `examples_near` at which the field is known."""
 
 
