@@ -49,7 +49,7 @@ def _dispatch(arguments: list[str], asked: argparse.Namespace) -> int:
             f"There is no command {name!r}.", hint=near(name, list(COMMANDS)) or "maquette --help"
         )
     module, parser = command(name)
-    if any(word in HELP for word in rest) and not parser.has_actions:
+    if any(word in HELP for word in rest):
         sys.stdout.write(parser.help(rest))
         return 0
     args = parser.parse(rest, getattr(module, "ACCEPTS_OVERRIDES", False))

@@ -6,7 +6,7 @@ import argparse
 import difflib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
@@ -37,15 +37,23 @@ class CommandParser(configargparse.ArgumentParser):
     """Raises where argparse would exit, so that every error looks the same; knows where each value came from.
 
     Args:
-        command: the name of the command, which is that of its section in the file of defaults.
+        command: the name of the command, or of it and its action, "prior train".
         description: one line.
         elsewhere: gives the options of all commands.
+        above: the parser of the command, for that of an action.
     """
 
-    def __init__(self, command: str, description: str, elsewhere: Callable[[], set[str]]) -> None:
+    def __init__(
+        self,
+        command: str,
+        description: str,
+        elsewhere: Callable[[], set[str]],
+        above: CommandParser | None = None,
+    ) -> None:
         self.command = command
         self.elsewhere = elsewhere
-        self.has_actions = False
+        self.above = above
+        self.actions: dict[str, CommandParser] = {}
         super().__init__(
             prog=f"maquette {command}",
             description=description,
@@ -59,14 +67,24 @@ class CommandParser(configargparse.ArgumentParser):
         )
 
     def add_subparsers(self, **kwargs: Any) -> Any:
-        """Parsers of actions; the defaults are those of the command."""
-        self.has_actions = True
-        return super().add_subparsers(parser_class=_Action, **kwargs)
+        """Parsers of actions, each with defaults of its own over those of the command."""
+        return super().add_subparsers(parser_class=self._parser_of_action, **kwargs)
 
-    def keys(self) -> set[str]:
+    def own_keys(self) -> set[str]:
         """The options as a file of defaults calls them: without dashes."""
         keys = (key for action in self._actions for key in self.get_possible_config_keys(action))
         return {key for key in keys if not key.startswith("-")}
+
+    def keys(self) -> set[str]:
+        """The options, with those of the actions."""
+        return self.own_keys().union(*(one.keys() for one in self.actions.values()))
+
+    def sections(self) -> list[tuple[str, Callable[[], set[str]]]]:
+        """The sections of a file of defaults that count here, the weakest first, and the options each may
+        hold.
+        """
+        above = self.above.sections() if self.above else [("maquette", self.elsewhere)]
+        return [*above, (".".join(["maquette", *self.command.split()]), self.keys)]
 
     def error(self, message: str) -> NoReturn:
         """A UserError with the usage."""
@@ -82,13 +100,18 @@ class CommandParser(configargparse.ArgumentParser):
         given = [extra for extra in extras if overrides and OVERRIDE.match(extra)]
         unknown = [extra for extra in extras if extra not in given]
         if unknown:
-            raise _unknown_argument(self, unknown[0])
+            raise _unknown_argument(self._meant(words), unknown[0])
         if overrides:
             args.overrides = given
         return args
 
     def help(self, words: Sequence[str]) -> str:
-        """The help text, with the defaults of the user and where each comes from."""
+        """The help text, of the action that is named, with the defaults of the user and where each comes
+        from.
+        """
+        meant = self._meant(words)
+        if meant is not self:
+            return meant.help(words[list(words).index(meant.command.rsplit(maxsplit=1)[-1]) + 1 :])
         with suppress(
             UserError
         ):  # what is missing is what the help is asked for; the sources are known by then
@@ -101,20 +124,19 @@ class CommandParser(configargparse.ArgumentParser):
         ]
         return "\n".join([self.format_help(), "your defaults:", *lines, ""]) if lines else self.format_help()
 
+    def _parser_of_action(self, prog: str, description: str = "") -> CommandParser:
+        name = prog.rsplit(maxsplit=1)[-1]
+        self.actions[name] = CommandParser(f"{self.command} {name}", description, self.elsewhere, self)
+        return self.actions[name]
 
-class _Action(argparse.ArgumentParser):
-    """The parser of one action of a command."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
-
-    def error(self, message: str) -> NoReturn:
-        """A UserError with the usage."""
-        raise _mistake(self, message)
+    def _meant(self, words: Sequence[str]) -> CommandParser:
+        """The parser of the action that is named, or this one."""
+        return next((self.actions[word] for word in words if word in self.actions), self)
 
 
 class DefaultsFile(configargparse.ConfigFileParser):
-    """A file of defaults, INI or YAML: `[maquette]` for all commands, `[maquette.COMMAND]` for one.
+    """A file of defaults, INI or YAML: `[maquette]` for all commands, `[maquette.COMMAND]` for one,
+    `[maquette.COMMAND.ACTION]` for one action of it.
 
     In YAML the plain keys are for all commands, and a mapping under the name of a command is for that one.
     """
@@ -134,35 +156,18 @@ class DefaultsFile(configargparse.ConfigFileParser):
             UserError: the file names an option that there is not.
             ConfigFileParserException: it cannot be read.
         """
-        common, own = self._yaml(stream) if stream.name.endswith(SUFFIXES) else self._ini(stream.read())
-        known = self.parser.keys()
-        self._check(stream.name, own, known)
-        if not set(common) <= known:
-            self._check(stream.name, common, self.parser.elsewhere())
-        return {**{key: value for key, value in common.items() if key in known}, **own}
+        read = _yaml(stream) if stream.name.endswith(SUFFIXES) else _ini(stream)
+        own, found = self.parser.own_keys(), {}
+        for section, known in self.parser.sections():
+            given = read(section)
+            if not set(given) <= own:
+                _check(stream.name, given, known())
+            found |= {key: value for key, value in given.items() if key in own}
+        return found
 
     def get_syntax_description(self) -> str:
         """One line about the format."""
         return "INI with a section [maquette] and one [maquette.COMMAND] for each command, or YAML."
-
-    def _yaml(self, stream: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        content = yaml.safe_load(stream) or {}
-        if not isinstance(content, dict):
-            raise configargparse.ConfigFileParserException(f"{stream.name} holds no `key: value` lines")
-        own = content.get(self.parser.command) or {}
-        common = {key: value for key, value in content.items() if not isinstance(value, dict)}
-        return _texts(common), _texts(own)
-
-    def _ini(self, text: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        names = ("maquette", f"maquette.{self.parser.command}")
-        common, own = (configargparse.IniConfigParser([one], False).parse(StringIO(text)) for one in names)
-        return common, own
-
-    def _check(self, name: str, given: dict[str, Any], known: set[str]) -> None:
-        for key in given:
-            if key not in known:
-                hint = near(key, sorted(known)) or "`maquette COMMAND --help` lists the options"
-                raise UserError(f"The file of defaults has no such option: {key}.", [name], hint)
 
 
 def defaults_file() -> Path | None:
@@ -178,6 +183,35 @@ def defaults_file() -> Path | None:
         return Path(named).expanduser() if named else None
     folder = Path("~/.config/maquette").expanduser()
     return next((folder / name for name in PLACES if (folder / name).is_file()), None)
+
+
+def _yaml(stream: Any) -> Callable[[str], dict[str, Any]]:
+    """What a section holds; those below it are mappings."""
+    content = yaml.safe_load(stream) or {}
+    if not isinstance(content, dict):
+        raise configargparse.ConfigFileParserException(f"{stream.name} holds no `key: value` lines")
+
+    def read(section: str) -> dict[str, Any]:
+        found = content
+        for name in section.split(".")[1:]:
+            inner = found.get(name)
+            found = inner if isinstance(inner, dict) else {}
+        return _texts({key: value for key, value in found.items() if not isinstance(value, dict)})
+
+    return read
+
+
+def _ini(stream: Any) -> Callable[[str], dict[str, Any]]:
+    """What a section holds."""
+    text = stream.read()
+    return lambda section: dict(configargparse.IniConfigParser([section], False).parse(StringIO(text)))
+
+
+def _check(name: str, given: Mapping[str, Any], known: set[str]) -> None:
+    for key in given:
+        if key not in known:
+            hint = near(key, sorted(known)) or "`maquette COMMAND --help` lists the options"
+            raise UserError(f"The file of defaults has no such option: {key}.", [name], hint)
 
 
 def near(name: str, known: Sequence[str]) -> str | None:
