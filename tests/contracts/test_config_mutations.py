@@ -1,11 +1,17 @@
 """Whatever is wrong in a recipe ends in one screen that names the key (`benchmarks/config_mutations.py`)."""
 
 import tempfile
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from config_mutations import Mutation, cases, outcome
 from hypothesis import HealthCheck, given, settings
+
+from maquette.core.errors import UserError
+from maquette.core.registry import registry
+from maquette.core.structured import parse_structured
 
 CALM = settings(
     deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck), print_blob=False
@@ -51,6 +57,28 @@ def test_what_is_missing_or_of_another_kind_is_told_with_its_key(
 ) -> None:
     found = outcome(recipe, [change], tmp_path / "run", steps=1)
     assert not found.accepted and found.fault == ""
+
+
+def options_of_any_type() -> list[tuple[str, type, str]]:
+    """(module, its Config, field) of everything whose type nobody else checks."""
+    found = []
+    for name in registry.names():
+        config = getattr(registry.find(name), "Config", None)
+        if config is not None:
+            found += [(name, config, one.name) for one in fields(config) if one.type is Any]
+    return found
+
+
+def test_options_of_any_type_refuse_what_they_cannot_use_with_their_key() -> None:
+    seen = 0
+    for module, config, option in options_of_any_type():
+        for value in (-1, True, "x", [], ["a"], [[1, 2], [3, 4]], {}, {"a": 1}):
+            try:
+                parse_structured(config, {option: value}, "part")
+            except UserError as err:
+                assert option in str(err), (module, option, value)
+            seen += 1
+    assert seen > 500
 
 
 @given(cases(("first-light", "caption-model")))

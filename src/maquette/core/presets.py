@@ -105,7 +105,7 @@ def _module_part(values: Mapping[str, Any], owner: Mapping[str, Any], part: str,
 def _clash(value: Any, given: Any) -> bool:
     """Whether they cannot be merged: a mapping with anything else, or a list with a mapping."""
     if isinstance(value, dict):
-        return not isinstance(given or {}, Mapping)
+        return given is not None and not isinstance(given, Mapping)
     return isinstance(value, list) and isinstance(given, Mapping)
 
 

@@ -35,8 +35,11 @@ def parse_structured(config_class: type[Any], cfg: Any = None, key: str = "") ->
     hints = typing.get_type_hints(config_class)
     for name, value in values.items():
         _assign(node, name, escaped(value), hints[name], dotted(key, name))
-    check_no_missing(node, key)
-    return _as_node(OmegaConf.to_object(node))
+    try:
+        check_no_missing(node, key)
+        return _as_node(OmegaConf.to_object(node))
+    except OmegaConfBaseException as err:
+        raise ConfigError(dotted(key, str(err.full_key or "")), _first_line(err), "another value") from err
 
 
 def escaped(value: Any) -> Any:

@@ -42,8 +42,9 @@ class FixedViewsConfig(LoaderConfig):
         for name in ("batch_size", "height", "width"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"data.{name}", getattr(self, name), "an integer above 0")
-        if not all(self.lists().values()):
-            raise ConfigError("data.azimuth_deg", list(self.azimuth_deg), "a list of one view at least")
+        for name, values in self.lists().items():
+            if not values:
+                raise ConfigError(f"data.{name}", values, "a list of one view at least")
         if min(self.camera_distance) <= 0:
             raise ConfigError("data.camera_distance", list(self.camera_distance), "lengths above 0")
         if not all(0 < angle < 180 for angle in self.fovy_deg):

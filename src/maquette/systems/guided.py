@@ -50,7 +50,8 @@ class Guided:
             )
         for name, value in guided.items():
             if name.startswith("loss_"):
-                with asked_for_by("system.guidance_type"):
+                option = "guidance.use_img_loss" if name.endswith("_img") else "guidance_type"
+                with asked_for_by(f"system.{option}"):
                     self.set_loss(name.removeprefix("loss_"), value)
             elif isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1):
                 self.log(f"train/{name}", value.detach() if isinstance(value, Tensor) else value)

@@ -30,7 +30,7 @@ class SolidColorBackground(BaseBackground):
             super().__post_init__()
             channels = list(self.color) if isinstance(self.color, list | tuple) else []
             if len(channels) != self.n_output_dims or not all(isinstance(c, int | float) for c in channels):
-                raise ConfigError("system.background.color", self.color, f"{self.n_output_dims} numbers")
+                raise ConfigError("system.background.color", self.color, f"{self.n_output_dims} numbers (n_output_dims)")
 
     env_color: Tensor
 

@@ -84,7 +84,7 @@ class ImplicitVolume(DensityField):
                 raise ConfigError(
                     "system.geometry.isosurface_deformable_grid", True, "false: a volume learns no offsets"
                 )
-            if not is_number(self.density_bias) and self.density_bias not in BLOBS:
+            if not is_number(self.density_bias) and self.density_bias not in tuple(BLOBS):
                 raise ConfigError(
                     "system.geometry.density_bias", self.density_bias, f"a number or one of {tuple(BLOBS)}"
                 )

@@ -76,7 +76,9 @@ class PBRMaterial(BaseMaterial):
             for name in ("metallic", "roughness"):
                 low, high = getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
                 if not 0.0 <= low <= high <= 1.0:
-                    raise ConfigError(f"system.material.min_{name}", [low, high], "0 <= min <= max <= 1")
+                    raise ConfigError(
+                        f"system.material.min_{name}", [low, high], f"0 <= min_{name} <= max_{name} <= 1"
+                    )
             if self.environment_scale <= 0:
                 raise ConfigError(
                     "system.material.environment_scale", self.environment_scale, "a number above 0"
