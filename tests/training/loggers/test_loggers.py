@@ -64,6 +64,15 @@ def test_a_run_leaves_scalars_rates_times_and_memory(toy: Any, tmp_path: Path) -
     assert [float(row["train/loss"]) for row in rows] == pytest.approx(logged)
 
 
+def test_each_group_of_parameters_has_its_rate(toy: Any, tmp_path: Path) -> None:
+    groups = "system.optimizer.params={inner: {lr: 0.5}, outer.weight: {lr: 0.25}}"
+    decay = "system.scheduler={name: StepLR, interval: step, args: {step_size: 2, gamma: 0.5}}"
+    run(toy(groups, decay, "training.loggers=[tensorboard]", "training.finish=[]"), "train")
+    events = read(tmp_path / "run" / "tb_logs" / "version_0")
+    for name, rates in (("inner", [0.5, 0.5, 0.25, 0.25]), ("outer.weight", [0.25, 0.25, 0.125, 0.125])):
+        assert [one.value for one in events.Scalars(f"lr-Adam/{name}")] == rates
+
+
 def test_of_several_processes_the_first_one_writes(toy: Any, tmp_path: Path) -> None:
     words = ("trainer.devices=2", "training.loggers=[csv, tensorboard]", "training.finish=[]")
     assert in_processes(lambda: run(toy(*words), "train")) == [0, 0]
@@ -137,6 +146,17 @@ def test_histogram_counts_what_numpy_counts() -> None:
     assert (low, high, bad) == (values.min(), values.max(), 0)
     assert total == pytest.approx(float(values.double().sum()))
     assert squares == pytest.approx(float(values.double().square().sum()))
+
+
+def test_a_histogram_is_read_back(board: TensorBoard) -> None:
+    values = torch.linspace(-3, 5, 1001).square()
+    board.log_histogram("weights/x", values, 7)
+    (one,) = saved(board).Histograms("weights/x")
+    shown = one.histogram_value
+    assert (one.step, shown.num, shown.min, shown.max) == (7, 1001, values.min(), values.max())
+    counts, edges = np.histogram(values.numpy(), bins=BINS)
+    assert np.abs(np.array(shown.bucket) - counts).max() <= 1  # ties of edges
+    assert shown.bucket_limit == pytest.approx(edges[1:].tolist())
 
 
 @pytest.mark.parametrize(
