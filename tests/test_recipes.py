@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from maquette.apps.show import asks_for_a_prompt
-from maquette.core.config import load_config, shipped_recipes
+from maquette.core.config import load_config
+from maquette.core.recipes import shipped_recipes
 from maquette.training.run import run
 from maquette.training.run_folder import RunFolder
 

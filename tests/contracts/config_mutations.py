@@ -14,8 +14,9 @@ from typing import Any
 from hypothesis import strategies as st
 from lightning.pytorch import Trainer
 
-from maquette.core.config import ExperimentConfig, load_config, recipe_path
+from maquette.core.config import ExperimentConfig, load_config
 from maquette.core.errors import MaquetteError, UserError
+from maquette.core.recipes import recipe_path
 from maquette.core.registry import registry
 from maquette.training.config import TrainingConfig
 from maquette.training.run import run

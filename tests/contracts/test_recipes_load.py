@@ -4,7 +4,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from maquette.apps.show import asks_for_a_prompt
-from maquette.core.config import FORMAT, check_modules, load_config, shipped_recipes
+from maquette.core.config import check_modules, load_config
+from maquette.core.recipes import FORMAT, shipped_recipes
 from maquette.core.registry import registry
 
 

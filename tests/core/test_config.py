@@ -6,8 +6,9 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
-from maquette.core.config import FORMAT, ExperimentConfig, check_modules, load_config, recipe_path
+from maquette.core.config import ExperimentConfig, check_modules, load_config
 from maquette.core.errors import ConfigError, MissingFileError, UnknownKeyError, UnknownNameError, UserError
+from maquette.core.recipes import FORMAT, recipe_path
 from maquette.core.registry import registry
 
 RECIPE = """

@@ -12,10 +12,11 @@ from omegaconf import OmegaConf
 
 from maquette.apps.generate import positive
 from maquette.apps.running import add_output_arguments, execute, load
-from maquette.core.config import ExperimentConfig, recipe_path
+from maquette.core.config import ExperimentConfig
 from maquette.core.errors import UserError
 from maquette.core.log import get_logger
 from maquette.core.paths import EMBEDDED_PRIOR
+from maquette.core.recipes import recipe_path
 
 ACCEPTS_OVERRIDES = True
 LEARNING_RATES = {"lora": 1e-4, "dreambooth": 5e-6}

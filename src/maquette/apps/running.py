@@ -13,10 +13,11 @@ from maquette.apps.debugger import debugger
 from maquette.apps.errors import INTERRUPTED
 from maquette.apps.processes import run_processes
 from maquette.apps.progress_bar import ProgressBar
-from maquette.core.config import ExperimentConfig, load_config, recipe_path
+from maquette.core.config import ExperimentConfig, load_config
 from maquette.core.errors import UserError
 from maquette.core.log import setup_logging
 from maquette.core.processes import is_launched, is_leader
+from maquette.core.recipes import recipe_path
 from maquette.core.registry import load_extension
 
 INSTRUMENTS = {

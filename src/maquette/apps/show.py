@@ -55,7 +55,8 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _config(args: argparse.Namespace, console: Console) -> None:
-    from maquette.core.config import load_config, recipe_path, shipped_recipes
+    from maquette.core.config import load_config
+    from maquette.core.recipes import recipe_path, shipped_recipes
 
     if args.name is None:
         console.print(_rows((path.stem, _description(path)) for path in shipped_recipes()))
@@ -97,7 +98,8 @@ def _modules(args: argparse.Namespace, console: Console) -> None:
 
 def _option(args: argparse.Namespace, console: Console) -> None:
     from maquette.apps.option_docs import find_option, modules_with
-    from maquette.core.config import load_config, recipe_path
+    from maquette.core.config import load_config
+    from maquette.core.recipes import recipe_path
 
     if args.name is None:
         raise UserError("Which option?", hint="maquette show option system.guidance.guidance_scale")

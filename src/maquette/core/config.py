@@ -1,22 +1,19 @@
 """From a recipe and a command line to the `ExperimentConfig` of a run; nothing is written to disk here."""
 
-import difflib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from maquette.core.errors import ConfigError, MissingFileError, UserError
+from maquette.core.errors import ConfigError
 from maquette.core.log import get_logger, warn_once
 from maquette.core.overrides import apply_overrides, apply_values, split_override
-from maquette.core.paths import configs_dir, safe_name
+from maquette.core.paths import safe_name
 from maquette.core.presets import apply_preset
+from maquette.core.recipes import FORMAT, read_recipe, readable
 from maquette.core.registry import load_extension, registry
 from maquette.core.resolvers import register_resolvers
 from maquette.core.stages import difference, in_stage, merged, take_stages, words_for
@@ -29,22 +26,7 @@ from maquette.core.structured import (
     resolved,
 )
 
-__all__ = [
-    "FORMAT",
-    "ExperimentConfig",
-    "check_modules",
-    "load_config",
-    "parse_structured",
-    "recipe_path",
-    "shipped_recipes",
-    "stage_configs",
-]
-
-FORMAT = "maquette/1"
-"""What `format:` says in the recipes written for maquette."""
-
-COMPUTED_KEYS = ("exp_dir", "trial_name", "trial_dir")
-"""Keys that the older framework writes into the configs of its runs, and that follow from others."""
+__all__ = ["ExperimentConfig", "check_modules", "load_config", "parse_structured", "stage_configs"]
 
 BLOCKS = ("data", "system", "trainer", "training", "checkpoint")
 """Keys that hold keys."""
@@ -167,39 +149,14 @@ def load_config(
         MissingFileError: there is no such recipe.
         UnknownKeyError, ConfigError, UnknownNameError: the recipe or an override is wrong; the key is named.
     """
-    with _readable("the recipe"):
-        return _load(_read(source), overrides, cli)
+    with readable("the recipe"):
+        return _load(read_recipe(source), overrides, cli)
 
 
 def stage_configs(config: ExperimentConfig) -> list[ExperimentConfig]:
     """The whole config of each stage of a run; none for a run without stages."""
     whole = OmegaConf.create(escaped({**config.to_dict(), "stages": []}))
     return [_finish(_staged(whole, escaped(_plain(entry)))) for entry in config.stages]
-
-
-def shipped_recipes() -> list[Path]:
-    """Paths of the recipes that come with the package."""
-    return sorted(configs_dir().glob("*.yaml"))
-
-
-def recipe_path(source: str | Path) -> Path:
-    """The file of a recipe that is given as a path, or by the name of a shipped one, which may also be
-    written "configs/NAME.yaml" where there is no such file.
-
-    Raises:
-        MissingFileError: there is neither.
-    """
-    path = Path(source).expanduser()
-    if path.is_file():
-        return path
-    name = path.stem if path.parts == ("configs", f"{path.stem}.yaml") else str(source)
-    shipped = configs_dir(f"{name}.yaml")
-    if Path(name).name == name and shipped.is_file():
-        return shipped
-    names = [one.stem for one in shipped_recipes()]
-    near = difflib.get_close_matches(path.stem, names, n=3)
-    known = f"did you mean {' or '.join(near)}?" if near else f"shipped recipes: {', '.join(names)}"
-    raise MissingFileError(path, "recipe", hint=known)
 
 
 def check_modules(cfg: ExperimentConfig) -> None:
@@ -312,48 +269,6 @@ def _modules(
 def _kind(type_key: str) -> str:
     """The kind of module that `system.prompt_processor_type` names: "prompt-processor"."""
     return type_key.rpartition(".")[2].removesuffix("_type").replace("_", "-")
-
-
-def _read(source: str | Path | Mapping[str, Any] | DictConfig) -> DictConfig:
-    if isinstance(source, DictConfig):
-        return _older_keys_dropped(source.copy(), "the given recipe")
-    if isinstance(source, Mapping):
-        return _older_keys_dropped(OmegaConf.create(dict(source)), "the given recipe")
-    path = recipe_path(source)
-    try:
-        with _readable(f"the recipe {path}"):
-            content = OmegaConf.load(path)
-    except (yaml.YAMLError, UnicodeDecodeError) as err:
-        raise UserError(f"The recipe {path} is no valid YAML.", str(err).splitlines()[:6]) from err
-    if not isinstance(content, DictConfig):
-        raise UserError(f"The recipe {path} holds a list, not a mapping of keys to values.")
-    return _older_keys_dropped(content, str(path))
-
-
-@contextmanager
-def _readable(what: str) -> Iterator[None]:
-    """What OmegaConf cannot make sense of is told with its key, where it knows that."""
-    try:
-        yield
-    except OmegaConfBaseException as err:
-        first = str(err).splitlines()[0]
-        if err.full_key:
-            raise ConfigError(str(err.full_key), first, "a value; ${key} for that of another key") from err
-        raise UserError(f"{what[:1].upper()}{what[1:]} cannot be read.", [first]) from err
-
-
-def _older_keys_dropped(cfg: DictConfig, where: str) -> DictConfig:
-    """A recipe without `format:` is one of the older framework's; its computed keys are left out."""
-    if cfg.get("format") is not None:
-        return cfg
-    dropped = [key for key in COMPUTED_KEYS if key in cfg]
-    for key in dropped:
-        del cfg[key]
-    left_out = f"; left out, because computed: {', '.join(dropped)}" if dropped else ""
-    get_logger(__name__).info(
-        "%s has no `format: %s`: read as a recipe of the older kind%s", where, FORMAT, left_out
-    )
-    return cfg
 
 
 def _overridden(recipe: DictConfig, words: Sequence[str], cli: Mapping[str, Any] | None) -> DictConfig:

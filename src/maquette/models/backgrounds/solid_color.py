@@ -30,7 +30,8 @@ class SolidColorBackground(BaseBackground):
             super().__post_init__()
             channels = list(self.color) if isinstance(self.color, list | tuple) else []
             if len(channels) != self.n_output_dims or not all(isinstance(c, int | float) for c in channels):
-                raise ConfigError("system.background.color", self.color, f"{self.n_output_dims} numbers (n_output_dims)")
+                count = f"{self.n_output_dims} numbers (n_output_dims)"
+                raise ConfigError("system.background.color", self.color, count)
 
     env_color: Tensor
 
