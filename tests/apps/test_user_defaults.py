@@ -111,17 +111,19 @@ def test_an_unknown_option_of_an_action_gets_a_hint() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("name", "text", "said"),
     [
-        ("[maquette.toyworld]\nsed = 3\n", "did you mean seed"),
-        ("[maquette.toyworld.render]\ncolour = 3\n", "no such option: colour"),
+        ("d.ini", "[maquette.toyworld]\nsed = 3\n", "did you mean seed"),
+        ("d.ini", "[maquette.toyworld.render]\ncolour = 3\n", "no such option: colour"),
+        ("d.yaml", "toyworld: {rendr: {seed: 3}}", "did you mean render"),
+        ("d.yaml", "toyworld: {render: {mesh: {seed: 3}}}", "no such option: mesh"),
     ],
 )
 def test_mistakes_in_the_defaults_of_an_action_are_named(
-    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "d.ini").write_text(text)
-    monkeypatch.setenv("MAQUETTE_DEFAULTS", str(tmp_path / "d.ini"))
+    (tmp_path / name).write_text(text)
+    monkeypatch.setenv("MAQUETTE_DEFAULTS", str(tmp_path / name))
     with pytest.raises(UserError, match=said):
         command("toyworld")[1].parse(["render", "--out", "x"], overrides=False)
 

@@ -80,11 +80,12 @@ class CommandParser(configargparse.ArgumentParser):
         return self.own_keys().union(*(one.keys() for one in self.actions.values()))
 
     def sections(self) -> list[tuple[str, Callable[[], set[str]]]]:
-        """The sections of a file of defaults that count here, the weakest first, and the options each may
-        hold.
+        """The sections of a file of defaults that count here, the weakest first, and what each may hold:
+        options and sections of actions.
         """
         above = self.above.sections() if self.above else [("maquette", self.elsewhere)]
-        return [*above, (".".join(["maquette", *self.command.split()]), self.keys)]
+        name = ".".join(["maquette", *self.command.split()])
+        return [*above, (name, lambda: self.keys() | set(self.actions))]
 
     def error(self, message: str) -> NoReturn:
         """A UserError with the usage."""
@@ -186,7 +187,7 @@ def defaults_file() -> Path | None:
 
 
 def _yaml(stream: Any) -> Callable[[str], dict[str, Any]]:
-    """What a section holds; those below it are mappings."""
+    """What a section holds; those of commands, which are mappings, are not looked at from above."""
     content = yaml.safe_load(stream) or {}
     if not isinstance(content, dict):
         raise configargparse.ConfigFileParserException(f"{stream.name} holds no `key: value` lines")
@@ -196,7 +197,8 @@ def _yaml(stream: Any) -> Callable[[str], dict[str, Any]]:
         for name in section.split(".")[1:]:
             inner = found.get(name)
             found = inner if isinstance(inner, dict) else {}
-        return _texts({key: value for key, value in found.items() if not isinstance(value, dict)})
+        commands = found is content
+        return _texts({key: one for key, one in found.items() if not (commands and isinstance(one, dict))})
 
     return read
 
