@@ -63,18 +63,32 @@ def fail(error: BaseException) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("stages", [False, True], ids=["run", "stages"])
-@pytest.mark.parametrize("error", [UserError("a mistake"), ZeroDivisionError()], ids=["mistake", "bug"])
-def test_what_breaks_in_the_first_step_costs_nothing(
-    toy: Any, folder: Path, at_step: Any, stages: bool, error: Exception
+def test_a_mistake_in_the_first_step_costs_nothing(
+    toy: Any, folder: Path, at_step: Any, stages: bool
 ) -> None:
     words = [QUICK, *([STAGES] if stages else [])]
     run(toy(*words), "train")
     (folder / "mine.txt").write_text("keep")
     before = files(folder)
-    at_step(0, fail(error))
-    with pytest.raises(UserError if isinstance(error, UserError) else RunFailed):
+    at_step(0, fail(UserError("a mistake")))
+    with pytest.raises(UserError):
         run(toy(*words, "seed=2"), "train", overwrite=True)
-    (folder / "error.log").unlink(missing_ok=True)
+    assert files(folder) == before
+
+
+def test_a_fault_in_the_first_step_leaves_both_runs(
+    toy: Any, folder: Path, at_step: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(toy(QUICK), "train")
+    before = files(folder)
+    at_step(0, fail(ZeroDivisionError()))
+    with pytest.raises(RunFailed):
+        run(toy(QUICK, "seed=2"), "train", overwrite=True)
+    assert files(folder / ".replaced") == before and f"kept in {folder / '.replaced'}" in caplog.text
+    assert "ZeroDivisionError" in (folder / "error.log").read_text()
+    at_step(0, fail(UserError("a mistake")))
+    with pytest.raises(UserError):
+        run(toy(QUICK, "seed=3"), "train", overwrite=True)
     assert files(folder) == before
 
 
@@ -163,7 +177,7 @@ def test_killed_at_any_moment_there_is_one_whole_run(
         kill_at(patch, at)
         one = OldRun(old)
         one.set_aside()
-        one.recover()
+        one.recover(KeyboardInterrupt())
     OldRun(old).settle()
     if OldRun(old).path.is_dir():
         assert files(OldRun(old).path) == before and old.recipe.read_text() == "a: 2\n"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from maquette.core.errors import UserError
 from maquette.core.log import get_logger
 from maquette.core.paths import unfinished_name
 from maquette.core.processes import is_leader
@@ -67,16 +68,19 @@ class OldRun:
             self.path.replace(gone)
             remove(gone)
 
-    def recover(self) -> None:
-        """The new run broke: put the old one back, unless the new one holds work already."""
+    def recover(self, err: BaseException) -> None:
+        """The new run broke. Put the old one back if that was by a mistake or a wish of the user, before the
+        new one held work; else keep both, since what the new one has written tells what went wrong.
+        """
         if not self._is_ours:
             return
         self._is_ours = False
-        if self.folder.has_checkpoint and not self._halfway.is_dir():
-            log.warning("the run that was replaced is kept in %s", self.path)
-        else:
+        by_user = isinstance(err, UserError | KeyboardInterrupt) and not self.folder.has_checkpoint
+        if by_user or self._halfway.is_dir():
             self._put_back()
             log.info("the run that was in the folder is there again: %s", self.folder.root)
+        else:
+            log.warning("the run that was to be replaced is kept in %s", self.path)
 
     def settle(self) -> None:
         """Finish what a killed program has left half done: without a recipe the new run has not begun."""
@@ -98,11 +102,11 @@ class OldRun:
 
 @contextmanager
 def kept_until_it_works(*old: OldRun) -> Iterator[None]:
-    """Let old runs come back that were set aside inside the block, and not dropped, when it breaks."""
+    """When the block breaks, see to the old runs that were set aside in it and not dropped."""
     try:
         yield
-    except BaseException:
+    except BaseException as err:
         if is_leader():
             for one in old:
-                one.recover()
+                one.recover(err)
         raise
