@@ -19,7 +19,7 @@ class OldRun:
     """What a run folder held before: moved to ``RUN/.replaced``, from where it comes back or is removed.
 
     Everything is a renaming, and a program that is killed at any moment leaves one of three states, which
-    :func:`settle` and the next :meth:`set_aside` understand:
+    :meth:`settle` and the next :meth:`set_aside` understand:
 
     - ``.replacing`` is there: some of the old run is in it, the rest still, or again, where it was;
     - ``.replaced`` is there: all of the old run, and outside what the new one has come to;
