@@ -46,8 +46,10 @@ class MultiViewGuidance(ConditionedGuidance):
             super().__post_init__()
             if self.n_view < 0:
                 raise ConfigError(f"{KEY}.n_view", self.n_view, "a whole number; 0 for the model's")
-            if self.recon_loss and (self.rule != "sds" or self.use_sjc):
-                raise ConfigError(f"{KEY}.rule", self.rule, "nothing, where recon_loss is true")
+            for name in ("rule", "use_sjc"):
+                if self.recon_loss and getattr(self, name) not in ("sds", False):
+                    wanted = "nothing, where recon_loss is true"
+                    raise ConfigError(f"{KEY}.{name}", getattr(self, name), wanted)
             if self.recon_loss and self.guidance_rescale:
                 wanted = "0, where recon_loss is true: it has recon_std_rescale"
                 raise ConfigError(f"{KEY}.guidance_rescale", self.guidance_rescale, wanted)

@@ -42,8 +42,10 @@ class StableDiffusionSDIGuidance(StableDiffusionGuidance):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.rule != "sds" or self.rule_args or self.use_sjc:
-                raise ConfigError(f"{KEY}.rule", self.rule, "nothing: the rule of this guidance is SDI")
+            for name in ("rule", "rule_args", "use_sjc"):
+                if getattr(self, name) not in ("sds", {}, False):
+                    wanted = "nothing: the rule of this guidance is SDI"
+                    raise ConfigError(f"{KEY}.{name}", getattr(self, name), wanted)
             if self.t_anneal and self.sqrt_anneal:
                 raise ConfigError(f"{KEY}.sqrt_anneal", True, "false, where t_anneal is true")
 

@@ -207,7 +207,9 @@ class VariationalGuidance(ScoreDistillation, nn.Module):
 def check_training(cfg: Any, *counts: str) -> None:
     """Refuse what cannot be while an adapter trains, and `counts` that are no numbers above zero."""
     if memory_settings(cfg).offload != "none":
-        raise ConfigError(f"{KEY}.memory", "offload", "none or slicing: the adapter trains all the time")
+        switches = "without enable_model_cpu_offload or enable_sequential_cpu_offload"
+        wanted = f"none or slicing, {switches}: the adapter trains all the time"
+        raise ConfigError(f"{KEY}.memory", "offload", wanted)
     for name in counts:
         if getattr(cfg, name) < 1:
             raise ConfigError(f"{KEY}.{name}", getattr(cfg, name), "an integer above 0")
