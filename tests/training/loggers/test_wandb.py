@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
-from maquette.core.errors import RunFailed
+from maquette.core.errors import RunFailed, UserError
 from maquette.training.loggers.wandb import WeightsAndBiases
 from maquette.training.run import run
 
@@ -131,3 +131,12 @@ def test_a_run_that_breaks_ends_there_too(
     assert [one.exit.exit_code for one in records(path) if one.HasField("exit")] == [1]
     assert len([one for one in history(path) if "train/loss" in one]) == 2
     assert wandb.run is None
+
+
+def test_who_is_not_logged_in_is_told_how(
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: Path, network: socket.socket
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    with pytest.raises(UserError, match=r"does not begin[\s\S]*wandb login"):
+        run(toy("training.loggers=[wandb]", "training.logging.wandb.offline=false"), "train")
+    assert not (tmp_path / "run").exists()

@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from maquette.core.errors import UserError
 from maquette.core.optional import require
 
 SETTINGS = {"silent": True, "console": "off", "save_code": False, "x_disable_stats": True}
@@ -51,13 +52,21 @@ class WeightsAndBiases(WandbLogger):
 
     @property
     def experiment(self) -> Any:
-        """The run of ``wandb``, begun when it is asked for first."""
+        """The run of ``wandb``, begun when it is asked for first.
+
+        Raises:
+            UserError: nobody is logged in, or nothing answers.
+        """
         if self._experiment is not None or rank_zero_only.rank != 0:
             return super().experiment
         folder = Path(str(self.save_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        with _environment(WANDB_CACHE_DIR=folder / "cache", WANDB_DATA_DIR=folder / "data"):
-            return super().experiment
+        try:
+            with _environment(WANDB_CACHE_DIR=folder / "cache", WANDB_DATA_DIR=folder / "data"):
+                return super().experiment
+        except require("wandb.errors", "wandb").Error as err:
+            hint = "wandb login, or training.logging.wandb.offline=true"
+            raise UserError("Weights & Biases does not begin the run.", [str(err)], hint) from err
 
     def end(
         self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
