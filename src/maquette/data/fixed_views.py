@@ -11,8 +11,8 @@ from maquette.core.random import StepRandom
 from maquette.core.registry import register
 from maquette.data.base import BaseDataModule
 from maquette.data.loading import KeyedStream, Keys, LoaderConfig, cycle
-from maquette.data.orbit import orbit_cameras
 from maquette.ops.camera_batch import CameraBatch
+from maquette.ops.orbit import orbit_cameras
 
 
 @dataclass(kw_only=True)

@@ -15,9 +15,9 @@ from maquette.core.random import StepRandom
 from maquette.core.registry import register
 from maquette.data.base import BaseDataModule
 from maquette.data.loading import KeyedStream, Keys, LoaderConfig, NumberedItems
-from maquette.data.orbit import orbit_cameras
 from maquette.ops.camera_batch import CameraBatch, make_camera_batch
 from maquette.ops.cameras import look_at, orbit_to_position
+from maquette.ops.orbit import orbit_cameras
 from maquette.ops.shading import spherical_light
 
 LIGHT_STRATEGIES = ("dreamfusion", "magic3d")

@@ -15,9 +15,9 @@ from maquette.data.toyworld.palette import PALETTE
 from maquette.data.toyworld.render import DISTANCE, FOVY_DEG
 from maquette.evaluation.classifier import ToyClassifier, classify
 from maquette.kernels.render_mesh import render_mesh
-from maquette.ops.camera_batch import CameraBatch, make_camera_batch
-from maquette.ops.cameras import look_at, orbit_to_position
+from maquette.ops.camera_batch import CameraBatch
 from maquette.ops.mesh import Mesh
+from maquette.ops.orbit import orbit_cameras
 
 N_VIEWS = len(AZIMUTH_WORDS)
 ELEVATION_DEG = 22.0
@@ -75,18 +75,7 @@ def sector_cameras(size: int = VIEW_SIZE) -> CameraBatch:
     azimuth = torch.arange(N_VIEWS) * (360.0 / N_VIEWS)
     elevation = torch.full((N_VIEWS,), ELEVATION_DEG)
     distance = torch.full((N_VIEWS,), sum(DISTANCE) / 2)
-    position = orbit_to_position(elevation, azimuth, distance)
-    up = torch.tensor([[0.0, 0.0, 1.0]]).expand(N_VIEWS, 3)
-    return make_camera_batch(
-        look_at(position, torch.zeros_like(position), up),
-        torch.deg2rad(torch.full((N_VIEWS,), FOVY_DEG)),
-        size,
-        size,
-        light_positions=position,
-        elevation=elevation,
-        azimuth=azimuth,
-        camera_distances=distance,
-    )
+    return orbit_cameras(elevation, azimuth, distance, torch.full((N_VIEWS,), FOVY_DEG), size, size)
 
 
 def azimuth_hits(probability: Float[Tensor, "8 8"]) -> int:

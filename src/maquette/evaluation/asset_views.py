@@ -12,10 +12,11 @@ from maquette.core.errors import RunFailed
 from maquette.io.assets import Asset
 from maquette.kernels.gaussians import sh_colors, splat
 from maquette.kernels.render_mesh import render_mesh
-from maquette.ops.camera_batch import CameraBatch, make_camera_batch
-from maquette.ops.cameras import look_at, orbit_to_position
+from maquette.ops.camera_batch import CameraBatch
+from maquette.ops.cameras import orbit_to_position
 from maquette.ops.gaussians import Gaussians, colors_to_sh, spacing
 from maquette.ops.mesh import Mesh, bounding_box
+from maquette.ops.orbit import orbit_cameras
 from maquette.ops.point_cloud import PointCloud
 from maquette.ops.transforms import gl_to_cv, intrinsics, invert_rigid
 
@@ -114,17 +115,8 @@ def _cameras(asset: Asset, azimuth: torch.Tensor, view: View) -> CameraBatch:
     distance = view.distance or max(1e-3, MARGIN * radius / math.sin(narrow))
     distances = torch.full_like(azimuth, distance)
     elevation = torch.full_like(azimuth, view.elevation)
-    middle = ((low + high) / 2).expand(len(azimuth), 3)
-    position = middle + orbit_to_position(elevation, azimuth, distances)
-    up = torch.tensor([0.0, 0.0, 1.0]).expand_as(position)
-    light = middle + orbit_to_position(elevation + 30.0, azimuth - 35.0, distances)
-    return make_camera_batch(
-        look_at(position, middle, up),
-        torch.full_like(azimuth, 2 * half),
-        view.height,
-        view.width,
-        light_positions=light,
-        elevation=elevation,
-        azimuth=azimuth,
-        camera_distances=distances,
+    fovy = torch.full_like(azimuth, view.fovy)
+    light = orbit_to_position(elevation + 30.0, azimuth - 35.0, distances)
+    return orbit_cameras(
+        elevation, azimuth, distances, fovy, view.height, view.width, (low + high) / 2, light
     )

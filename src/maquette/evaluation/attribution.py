@@ -26,9 +26,9 @@ from maquette.diffusion.text import TextEncoding, encode_prompts
 from maquette.diffusion.word_alignment import token_indices
 from maquette.kernels.render_mesh import render_mesh
 from maquette.models.prompt_processors.directions import Directions
-from maquette.ops.camera_batch import CameraBatch, make_camera_batch
-from maquette.ops.cameras import look_at, orbit_to_position
+from maquette.ops.camera_batch import CameraBatch
 from maquette.ops.mesh import Mesh, vertex_normals
+from maquette.ops.orbit import orbit_cameras
 from maquette.ops.transforms import world_to_screen
 
 LEVELS = (0.15, 0.3, 0.45, 0.6)
@@ -110,18 +110,7 @@ def view_cameras(size: int, distance: float, fovy_deg: float) -> CameraBatch:
     azimuth = torch.arange(AZIMUTHS).repeat(len(ELEVATIONS_DEG)) * (360.0 / AZIMUTHS)
     elevation = torch.tensor(ELEVATIONS_DEG).repeat_interleave(AZIMUTHS)
     distances = torch.full_like(elevation, distance)
-    position = orbit_to_position(elevation, azimuth, distances)
-    up = torch.tensor([0.0, 0.0, 1.0]).expand_as(position)
-    return make_camera_batch(
-        look_at(position, torch.zeros_like(position), up),
-        torch.deg2rad(torch.full_like(elevation, fovy_deg)),
-        size,
-        size,
-        light_positions=position,
-        elevation=elevation,
-        azimuth=azimuth,
-        camera_distances=distances,
-    )
+    return orbit_cameras(elevation, azimuth, distances, torch.full_like(elevation, fovy_deg), size, size)
 
 
 def roc_area(values: Float[Tensor, "N"], truth: Bool[Tensor, "N"], weights: Float[Tensor, "N"]) -> float:

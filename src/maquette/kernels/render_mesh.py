@@ -18,9 +18,10 @@ from maquette.kernels.rasterize import visible_faces
 from maquette.kernels.render_mesh_kernels import GREY, TEXTURE, VERTEX_COLORS, Camera, Surface, shade
 from maquette.kernels.texture import texture_levels
 from maquette.kernels.topology import topology
-from maquette.ops.camera_batch import CameraBatch, make_camera_batch
-from maquette.ops.cameras import look_at, orbit_to_position
+from maquette.ops.camera_batch import CameraBatch
+from maquette.ops.cameras import orbit_to_position
 from maquette.ops.mesh import Mesh, bounding_box, vertex_normals
+from maquette.ops.orbit import orbit_cameras
 
 Shading = Literal["albedo", "lambert"]
 
@@ -92,26 +93,15 @@ def orbit_batch(
 ) -> CameraBatch:
     """Cameras around the middle of the mesh's box, each with a light up and to its left."""
     low, high = bounding_box(mesh)
-    fovy = torch.deg2rad(torch.full_like(azimuth_deg, fovy_deg))
+    fovy = torch.full_like(azimuth_deg, fovy_deg)
     if distance is None:
         radius = float((high - low).norm()) / 2
-        distance = max(1e-3, 1.05 * radius / float(torch.sin(fovy[0] / 2)))
+        distance = max(1e-3, 1.05 * radius / math.sin(math.radians(fovy_deg) / 2))
     distances = torch.full_like(azimuth_deg, distance)
     elevation = torch.full_like(azimuth_deg, elevation_deg)
-    center = ((low + high) / 2).cpu().expand(len(azimuth_deg), 3)
-    position = center + orbit_to_position(elevation, azimuth_deg, distances)
-    up = torch.tensor([0.0, 0.0, 1.0]).expand_as(position)
-    light = center + orbit_to_position(elevation + 30.0, azimuth_deg - 35.0, distances)
-    batch = make_camera_batch(
-        look_at(position, center, up),
-        fovy,
-        size,
-        size,
-        light_positions=light,
-        elevation=elevation,
-        azimuth=azimuth_deg,
-        camera_distances=distances,
-    )
+    center = ((low + high) / 2).cpu()
+    light = orbit_to_position(elevation + 30.0, azimuth_deg - 35.0, distances)
+    batch = orbit_cameras(elevation, azimuth_deg, distances, fovy, size, size, center, light)
     return batch.to(mesh.vertices.device)
 
 

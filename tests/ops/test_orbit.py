@@ -1,6 +1,6 @@
 import torch
 
-from maquette.data.orbit import orbit_cameras
+from maquette.ops.orbit import orbit_cameras
 
 
 def test_every_camera_stands_where_it_should_and_sees_the_origin_upright_in_its_middle():

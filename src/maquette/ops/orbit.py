@@ -19,27 +19,32 @@ def orbit_cameras(
     fovy_deg: Float[Tensor, "B"],
     height: int,
     width: int,
+    center: Float[Tensor, "3"] | None = None,
+    light: Float[Tensor, "B 3"] | None = None,
     **more: Any,
 ) -> CameraBatch:
-    """Cameras that look at the origin, upright, each lit from where it stands; degrees and world units.
+    """Cameras that stand around a point and look at it, upright; degrees and world units.
 
     Args:
         elevation: of the cameras.
         azimuth: 0 is the front.
-        distance: from the origin.
+        distance: from the point.
         fovy_deg: vertical fields of view.
         height: rows of the pictures.
         width: columns of them.
+        center: the point; None for the origin.
+        light: where the light of each is, from the point; None for the camera's own place.
         more: further arguments of `make_camera_batch`.
     """
-    position = orbit_to_position(elevation, azimuth, distance)
+    middle = torch.zeros(3) if center is None else center
+    position = middle + orbit_to_position(elevation, azimuth, distance)
     up = torch.tensor([0.0, 0.0, 1.0]).expand_as(position)
     return make_camera_batch(
-        look_at(position, torch.zeros_like(position), up),
+        look_at(position, middle.expand_as(position), up),
         torch.deg2rad(fovy_deg),
         height,
         width,
-        light_positions=position,
+        light_positions=position if light is None else middle + light,
         elevation=elevation,
         azimuth=azimuth,
         camera_distances=distance,
