@@ -71,6 +71,22 @@ def test_ray_across_a_flat_one_is_stopped_as_by_the_splat():
     torch.testing.assert_close(1 - torch.exp(-depth), opacity)
 
 
+def test_density_has_no_jump_between_flat_ones_and_bodies():
+    """As a Gaussian becomes thinner it stops more and more of the light across its plane, and all in the end."""
+    thickness = torch.logspace(math.log10(FLAT), -1.0, 2000)
+    scales = torch.stack(
+        [thickness.new_full((2000,), 0.05), thickness.new_full((2000,), 0.2), thickness], dim=-1
+    )
+    peaks = peak_densities(torch.full((2000,), 0.8), scales)
+    across = 1 - torch.exp(-peaks * math.sqrt(2 * math.pi) * thickness)
+    torch.testing.assert_close(across[thickness < 1e-4], torch.full((int((thickness < 1e-4).sum()),), 0.8))
+    body = thickness > 2e-3
+    mean = scales[body].log().mean(dim=-1).exp()
+    assert torch.equal(peaks[body], -torch.log1p(torch.tensor(-0.8)) / (math.sqrt(2.0 * math.pi) * mean))
+    steps = across[1:] / across[:-1]
+    assert 0.9 < steps.min() and steps.max() < 1.02, "no jump"
+
+
 def test_spacing_of_a_lattice():
     axis = torch.arange(4.0) * 0.5
     points = torch.cartesian_prod(axis, axis, axis)

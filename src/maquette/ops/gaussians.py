@@ -18,6 +18,8 @@ MOST_COPIES = 51
 """`relocated` treats more copies of one Gaussian like this many (Kheradmand et al. 2024 do the same)."""
 FLAT = 1e-6
 """Standard deviation of a flat Gaussian across its plane, world units."""
+THIN = (0.02, 0.05)
+"""Thickness, in geometric means of the three scales, of a flat Gaussian at most, and of a body at least."""
 NEIGHBOURS = 3
 """The nearest points that say how large a Gaussian begins."""
 
@@ -108,10 +110,12 @@ def peak_densities(opacities: Float[Tensor, " N"], scales: Float[Tensor, "N 3"])
 
     A ray through the middle of a Gaussian of width s meets the optical depth `sqrt(2 pi) s density`, which
     makes the alpha o if it is `-ln(1 - o)`. For a Gaussian of three widths, s is their geometric mean; for a
-    flat one (thinner than twice `FLAT`) it is its thickness, so that a ray across its plane meets that depth.
+    flat one it is its thickness, so that a ray across its plane meets that depth. In between (`THIN`) the
+    logarithm of s goes from one to the other.
     """
-    thickness = scales.amin(dim=-1)
-    width = torch.where(thickness < 2.0 * FLAT, thickness, scales.log().mean(dim=-1).exp())
+    mean, thickness = scales.log().mean(dim=-1), scales.amin(dim=-1).log()
+    flat, body = (math.log(share) for share in THIN)
+    width = torch.lerp(thickness, mean, ((thickness - mean - flat) / (body - flat)).clamp(0.0, 1.0)).exp()
     return -torch.log1p(-opacities.clamp(max=0.995)) / (math.sqrt(2.0 * math.pi) * width)
 
 

@@ -13,7 +13,7 @@ from maquette.models.geometry.gaussian_init import widths
 from maquette.models.geometry.gaussian_splatting import GaussianSplatting
 from maquette.models.materials.no_material import NoMaterial
 from maquette.models.networks.init import init_parameters
-from maquette.ops.gaussians import Gaussians, colors_to_sh, peak_densities
+from maquette.ops.gaussians import FLAT, Gaussians, colors_to_sh, peak_densities
 from maquette.ops.mesh import Mesh, bounding_box
 from maquette.ops.point_cloud import PointCloud
 
@@ -262,3 +262,21 @@ def test_field_follows_the_parameters() -> None:
     assert made.forward_density(torch.zeros(1, 3)) > before
     made.set_rows(round_one(opacity=0.5))
     assert made.forward_density(torch.zeros(1, 3)) < before
+
+
+def test_flat_ones_stay_flat_whatever_an_optimizer_does_to_their_weights() -> None:
+    made = holding(round_one(), isosurface_blur=1.0)
+    before = made.forward_density(torch.tensor([[0.1, 0.0, 0.0]]))
+    made.flatten()
+    sheet = made.forward_density(torch.tensor([[0.1, 0.0, 0.0]]))
+    made.gaussians().scales.sum().backward()
+    assert made._scaling.grad[0, 2] == 0.0 and made._scaling.grad[0, :2].min() > 0.0
+    with torch.no_grad():
+        made._scaling[:, 2] += 1.0  # as decay of the weights does in 1500 steps
+    assert made.gaussians().scales[0, 2] == torch.tensor(FLAT)
+    torch.testing.assert_close(made.forward_density(torch.tensor([[0.1, 0.0, 0.0]])), sheet)
+    stored = holding(round_one(), isosurface_blur=1.0)
+    stored.load_state_dict(made.state_dict())
+    again = stored.forward_density(torch.tensor([[0.1, 0.0, 0.0]]))
+    torch.testing.assert_close(again, sheet, msg="weights that are read without the renderer")
+    assert sheet > before

@@ -84,7 +84,7 @@ class Densification:
         if int(wanted.sum()) > room:
             strongest = pull.topk(room).indices
             wanted = torch.zeros_like(wanted).index_fill(0, strongest, True)
-        large = cloud._scaling.exp().norm(dim=-1) > self.split_threshold.at(step, epoch)
+        large = cloud.scales.norm(dim=-1) > self.split_threshold.at(step, epoch)
         clone, split = (wanted & ~large).nonzero()[:, 0], (wanted & large).nonzero()[:, 0]
         if len(clone) + len(split) == 0:
             return None
@@ -100,7 +100,7 @@ class Densification:
         if count == 0:
             return
         draws = rng.normal("gaussians/split", count, 3)[0].to(cloud._xyz)
-        shapes = shape_matrices(cloud._rotation[-count:], cloud._scaling[-count:].exp())
+        shapes = shape_matrices(cloud._rotation[-count:], cloud.scales[-count:])
         cloud._xyz[-count:] += (shapes @ draws[..., None])[..., 0]
         cloud._scaling[-count:] -= math.log(SHRINK)
 

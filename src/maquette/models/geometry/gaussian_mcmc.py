@@ -77,7 +77,7 @@ class MarkovChain:
         draws = rng.normal("gaussians/noise", cloud.n, 3)[0].to(cloud._xyz)
         transparency = 1.0 - torch.sigmoid(cloud._opacity)
         amount = torch.sigmoid(SHARPNESS * (transparency - TRANSPARENT)) * rate * self.cfg.mcmc_noise_lr
-        shapes = covariances(cloud._rotation, cloud._scaling.exp())
+        shapes = covariances(cloud._rotation, cloud.scales)
         cloud._xyz += amount * (shapes @ draws[..., None])[..., 0]
 
     def _copy(self, cloud: GaussianRows, picked: Tensor, source: Tensor) -> Rows:
@@ -85,7 +85,7 @@ class MarkovChain:
         copies = torch.bincount(picked, minlength=cloud.n) + 1
         shared = copies > 1
         opacity, scales = relocated(
-            torch.sigmoid(cloud._opacity[shared, 0]), cloud._scaling[shared].exp(), copies[shared]
+            torch.sigmoid(cloud._opacity[shared, 0]), cloud.scales[shared], copies[shared]
         )
         least = self.dead_below.values[-1]
         cloud._opacity[shared, 0] = torch.logit(opacity.clamp(min=least), eps=1e-6)

@@ -56,7 +56,7 @@ class GaussianRows(BaseModule):
     """Weights whose number of rows a checkpoint decides."""
 
     flat: bool = False
-    """Whether the third scale is `FLAT`, whatever rows come; see `flatten`."""
+    """Whether these are drawn as flat ones (`flatten`): the third of their `scales` is `FLAT`."""
 
     _xyz: nn.Parameter
     _features_dc: nn.Parameter
@@ -97,12 +97,21 @@ class GaussianRows(BaseModule):
         self.forget_statistics()
 
     def flatten(self) -> None:
-        """From now on these are flat (Huang et al. 2024): without thickness along their third axis."""
+        """From now on these are flat (Huang et al. 2024): their third scale is `FLAT` and never learned."""
         self.flat = True
         self._press()
 
+    @property
+    def scales(self) -> Float[Tensor, "N 3"]:
+        """Standard deviation along each axis, world units, with gradients to those that are learned."""
+        scales = self._scaling.exp()
+        if not self.flat:
+            return scales
+        return torch.cat([scales[:, :2], torch.full_like(scales[:, 2:], FLAT)], dim=-1)
+
     @torch.no_grad()
     def _press(self) -> None:
+        """Who reads the weights without the renderer that draws them flat should find them flat as well."""
         if self.flat:
             self._scaling[:, 2] = math.log(FLAT)
 

@@ -199,7 +199,7 @@ class GaussianSplatting(GaussianRows, DensityField):
 
     def gaussians(self) -> Gaussians:
         """The Gaussians as they act, with gradients to the parameters."""
-        found = activated(self.row_parameters)
+        found = activated(self.row_parameters).replace(scales=self.scales)
         if self.cfg.sphere:
             own = self._scaling[:, : 2 if self.flat else 3].mean(dim=-1, keepdim=True).exp()
             found = found.replace(scales=torch.cat([own, own, found.scales[:, 2:] if self.flat else own], 1))
@@ -278,7 +278,7 @@ class GaussianSplatting(GaussianRows, DensityField):
     def as_field(self) -> GaussianField:
         """The present Gaussians as a field, blurred by `isosurface_blur`; made once for the same values."""
         parameters = self.row_parameters.values()
-        state = (self.clip, *((one.data_ptr(), one._version, one.shape) for one in parameters))
+        state = (self.clip, self.flat, *((one.data_ptr(), one._version, one.shape) for one in parameters))
         if self._field is None or self._field[0] != state:
             cell = 2.0 * self.cfg.radius / (self.cfg.isosurface_resolution - 1)
             self._field = (state, GaussianField(self.gaussians(), self.cfg.isosurface_blur * cell))

@@ -70,8 +70,8 @@ class _GaussianRenderer(BaseRenderer):
         back_ground_color: tuple[float, float, float] = (1.0, 1.0, 1.0)
         """Colour behind the Gaussians, for the rasterizers that do not ask the background module."""
         primitive: str = "3d"
-        """3d (Kerbl et al. 2023), or 2d: flat ones (Huang et al. 2024); the cloud then makes its third scales
-        nothing, so that what is made of it is flat as well."""
+        """3d (Kerbl et al. 2023), or 2d (Huang et al. 2024), which sets the third scale to `FLAT`; meshes and
+        exports are flat too."""
 
         def __post_init__(self) -> None:
             if self.primitive not in PRIMITIVES:
