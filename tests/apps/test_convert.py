@@ -148,6 +148,8 @@ def test_a_mesh_of_splats_has_their_colors(tmp_path):
         (["ball.glb", "a.obj", "--unlit"], "--unlit is for .glb"),
         (["ball.glb", "a.ply", "--texture-size", "9"], "--texture-size is for a mesh that came with"),
         (["ball.glb", "a.stl", "--texture-format", "jpg"], "--texture-format is for a mesh"),
+        (["bare.glb", "a.glb", "--texture-size", "9"], "--texture-size is for a mesh that came with"),
+        (["bare.glb", "a.obj", "--texture-format", "png"], "--texture-format is for a mesh that came"),
         (["ball.glb", "a.ply", "--resolution", "9"], "--resolution is for a mesh that is made of splats"),
         (["ball.glb", "a.ply", "--seed", "0"], "--seed is for points that are drawn"),
         (["ball.glb", "a.ply", "--as", "mesh", "--points", "9"], "--points is for a .ply of points"),
@@ -166,6 +168,7 @@ def test_a_mesh_of_splats_has_their_colors(tmp_path):
 def test_mistakes_leave_nothing(ball, tmp_path, monkeypatch, capsys, arguments, text):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
+    trimesh.creation.icosphere(1).export(tmp_path / "bare.glb")
     (tmp_path / "cut.glb").write_bytes(ball.read_bytes()[:-100])
     (tmp_path / "sheet.obj").write_text("v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nf 1 2 3\nf 1 3 4\n")
     trimesh.PointCloud(np.eye(3)).export(tmp_path / "points.ply")

@@ -96,14 +96,14 @@ def _kind_of_result(asset: Any, out: Path, args: argparse.Namespace) -> str:
             f"{args.input} holds points: a mesh of them is a reconstruction.",
             hint=f"maquette mesh-from-points {args.input} {out}",
         )
-    _check_options(came, kind, out, args)
+    _check_options(came, kind, out, args, bool(getattr(asset, "texture", None)))
     return kind
 
 
-def _check_options(came: str, kind: str, out: Path, args: argparse.Namespace) -> None:
+def _check_options(came: str, kind: str, out: Path, args: argparse.Namespace, has_maps: bool) -> None:
     """Refuse what would change nothing for what came in and what is written."""
     mesh = kind == "mesh"
-    textured = mesh and came == "mesh" and out.suffix.lower() not in WITHOUT_TEXTURE
+    textured = mesh and has_maps and out.suffix.lower() not in WITHOUT_TEXTURE
     applies = {
         "decimate": (mesh, "meshes"),
         "repair": (mesh, "meshes"),
