@@ -1,6 +1,10 @@
 """What every test of the project shares: shapes are checked, and nothing reaches for the network."""
 
 import os
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -29,3 +33,14 @@ def _own_seed():
     import torch
 
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def several() -> ModuleType:
+    """Several processes of one run, and how to compare what they come to."""
+    spec = spec_from_file_location("processes_of_tests", Path(__file__).with_name("processes.py"))
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,11 +1,8 @@
 import csv
 import os
 import signal
-import sys
 import time
 from contextlib import nullcontext
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,13 +15,6 @@ from maquette.core.processes import is_leader, launched_environment, rank
 from maquette.core.registry import find, registry
 from maquette.training.distributed import ENDED, processes_wanted, several_processes, together
 from maquette.training.run import run
-
-_spec = spec_from_file_location("processes_of_tests", Path(__file__).with_name("processes.py"))
-helper = module_from_spec(_spec)
-sys.modules[_spec.name] = helper
-_spec.loader.exec_module(helper)
-in_processes, LOST, FAILED = helper.in_processes, helper.LOST, helper.FAILED
-state, assert_same_weights = helper.state, helper.assert_same_weights
 
 BRIEF = ["training.snapshot_code=false", "training.loggers=[csv]", "trainer.log_every_n_steps=1"]
 
@@ -78,11 +68,11 @@ def logged(folder, name):
         return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
 
 
-def test_two_processes_make_the_asset_of_one_with_twice_the_batch(tmp_path):
+def test_two_processes_make_the_asset_of_one_with_twice_the_batch(several, tmp_path):
     run(config("first-light", ASSET, tmp_path / "one", 2), "train")
     both = config("first-light", ASSET, tmp_path / "two", 1)
-    assert in_processes(lambda: run(both, "train")) == [0, 0]
-    assert_same_weights(tmp_path / "one", tmp_path / "two")
+    assert several.in_processes(lambda: run(both, "train")) == [0, 0]
+    several.assert_same_weights(tmp_path / "one", tmp_path / "two")
     # each process has drawn some of the views; all are there, and are the same
     names = sorted(path.name for path in (tmp_path / "one" / "save" / "it3-test").iterdir())
     assert names == sorted(path.name for path in (tmp_path / "two" / "save" / "it3-test").iterdir())
@@ -90,28 +80,28 @@ def test_two_processes_make_the_asset_of_one_with_twice_the_batch(tmp_path):
     assert (tmp_path / "two" / "save" / "it3-test.mp4").is_file()
 
 
-def test_what_learns_beside_the_asset_is_the_same_too(tmp_path):
+def test_what_learns_beside_the_asset_is_the_same_too(several, tmp_path):
     run(config("prolificdreamer", VARIATIONAL, tmp_path / "one", 2), "train")
     both = config("prolificdreamer", VARIATIONAL, tmp_path / "two", 1)
-    assert in_processes(lambda: run(both, "train")) == [0, 0]
-    assert_same_weights(tmp_path / "one", tmp_path / "two")
+    assert several.in_processes(lambda: run(both, "train")) == [0, 0]
+    several.assert_same_weights(tmp_path / "one", tmp_path / "two")
     # and it has learned: an adapter begins with nothing, a grid with less than 1e-4
-    weights = state(tmp_path / "one")["state_dict"]
+    weights = several.state(tmp_path / "one")["state_dict"]
     adapter = [value for name, value in weights.items() if "lora_B" in name]
     assert adapter and max(value.abs().max() for value in adapter) > 1e-3
     assert weights["renderer.prop_net.encoding.encoding.table"].abs().max() > 1e-3
 
 
-def test_a_resumed_run_of_two_processes_is_the_undisturbed_one_of_one(tmp_path):
+def test_a_resumed_run_of_two_processes_is_the_undisturbed_one_of_one(several, tmp_path):
     run(config("caption-model", CAPTIONS, tmp_path / "one", 2), "train")
     folder = tmp_path / "two"
     begun = config("caption-model", [*CAPTIONS, "training.finish=[]"], folder, 1)
     begun.trainer.max_steps = 2
-    assert in_processes(lambda: run(begun, "train")) == [0, 0]
-    assert state(folder)["global_step"] == 2
+    assert several.in_processes(lambda: run(begun, "train")) == [0, 0]
+    assert several.state(folder)["global_step"] == 2
     rest = config("caption-model", CAPTIONS, folder, 1)
-    assert in_processes(lambda: run(rest, "train", resume=folder)) == [0, 0]
-    assert_same_weights(tmp_path / "one", folder)
+    assert several.in_processes(lambda: run(rest, "train", resume=folder)) == [0, 0]
+    several.assert_same_weights(tmp_path / "one", folder)
     # one process has exported; an evaluation is a mean over both
     assert (folder / "caption-model" / "model.safetensors").is_file()
     assert logged(folder, "val/next_token")[-1] == pytest.approx(
@@ -119,32 +109,32 @@ def test_a_resumed_run_of_two_processes_is_the_undisturbed_one_of_one(tmp_path):
     )
 
 
-def test_all_write_to_the_folder_of_the_first_whose_clock_counts(toy, tmp_path):
+def test_all_write_to_the_folder_of_the_first_whose_clock_counts(several, toy, tmp_path):
     def started_apart():
         cfg = toy()
         cfg.run_dir, cfg.exp_root_dir, cfg.tag = None, str(tmp_path / "outputs"), "apart"
         cfg.timestamp = f"@{rank()}"
         return run(cfg, "train")
 
-    assert in_processes(started_apart) == [0, 0]
+    assert several.in_processes(started_apart) == [0, 0]
     runs = list((tmp_path / "outputs").glob("*/*"))
     assert [path.name for path in runs] == ["apart@0"]
     assert [path.name for path in (runs[0] / "csv_logs").iterdir()] == ["version_0"]
 
 
-def test_stages_are_shared_too(toy, tmp_path):
+def test_stages_are_shared_too(several, toy, tmp_path):
     def staged():
         cfg = toy()
         cfg.stages = [{"name": "coarse"}, {"name": "fine", "trainer": {**cfg.trainer, "max_steps": 6}}]
         result = run(cfg, "train")
         assert result.global_step == 6 and result.files == [tmp_path / "run" / "answer.txt"]
 
-    assert in_processes(staged) == [0, 0]
+    assert several.in_processes(staged) == [0, 0]
     assert (tmp_path / "run" / "answer.txt").is_file()
 
 
 @pytest.mark.parametrize("how", ["raises", "is killed"])
-def test_who_loses_another_process_ends_soon_and_says_so(toy, tmp_path, how):
+def test_who_loses_another_process_ends_soon_and_says_so(several, toy, tmp_path, how):
     cfg = toy()
     moment = tmp_path / "moment"
 
@@ -159,14 +149,14 @@ def test_who_loses_another_process_ends_soon_and_says_so(toy, tmp_path, how):
 
     registry.register("breaking-system", "system")(Breaking)
     cfg.system_type = "breaking-system"
-    codes = in_processes(lambda: run(cfg, "train"))
+    codes = several.in_processes(lambda: run(cfg, "train"))
     assert time.time() - float(moment.read_text()) < 30
-    assert codes == [LOST, FAILED if how == "raises" else -signal.SIGKILL]
+    assert codes == [several.LOST, several.FAILED if how == "raises" else -signal.SIGKILL]
     if how == "raises":  # the error that is kept is that of the process that had it
         assert "the sky fell" in (tmp_path / "run" / "error.log").read_text()
 
 
-def test_who_waits_for_another_process_can_be_ended(tmp_path):
+def test_who_waits_for_another_process_can_be_ended(several, tmp_path):
     def waits():
         with together():
             (tmp_path / str(rank())).write_text(str(os.getpid()))
@@ -180,11 +170,11 @@ def test_who_waits_for_another_process_can_be_ended(tmp_path):
             os._exit(0)
 
     begin = time.monotonic()
-    assert in_processes(waits)[0] == ENDED
+    assert several.in_processes(waits)[0] == ENDED
     assert time.monotonic() - begin < 30
 
 
-def test_a_mean_is_that_of_the_whole_batch():
+def test_a_mean_is_that_of_the_whole_batch(several):
     values = torch.tensor([1.0, 2.0, 3.0, 10.0])
 
     def work():
@@ -198,7 +188,7 @@ def test_a_mean_is_that_of_the_whole_batch():
             assert part.grad.tolist() == pytest.approx([0.5] * len(part))
             assert from_leader({"rank": rank()}) == {"rank": 0}
 
-    assert in_processes(work) == [0, 0]
+    assert several.in_processes(work) == [0, 0]
 
 
 def test_alone_nothing_is_asked_of_others():

@@ -5,8 +5,8 @@ import io
 import json
 import sys
 import time
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,6 @@ from maquette.ops.mesh import Mesh
 from maquette.training.loggers.tensorboard import BINS, TensorBoard, histogram
 from maquette.training.observing import LoggingConfig
 from maquette.training.run import run
-
-_spec = spec_from_file_location("processes_for_loggers", Path(__file__).parents[1] / "processes.py")
-_helper = module_from_spec(_spec)
-_spec.loader.exec_module(_helper)
-in_processes = _helper.in_processes
 
 
 def read(folder: Path) -> EventAccumulator:
@@ -73,9 +68,9 @@ def test_each_group_of_parameters_has_its_rate(toy: Any, tmp_path: Path) -> None
         assert [one.value for one in events.Scalars(f"lr-Adam/{name}")] == rates
 
 
-def test_of_several_processes_the_first_one_writes(toy: Any, tmp_path: Path) -> None:
+def test_of_several_processes_the_first_one_writes(toy: Any, several: ModuleType, tmp_path: Path) -> None:
     words = ("trainer.devices=2", "training.loggers=[csv, tensorboard]", "training.finish=[]")
-    assert in_processes(lambda: run(toy(*words), "train")) == [0, 0]
+    assert several.in_processes(lambda: run(toy(*words), "train")) == [0, 0]
     (events,) = (tmp_path / "run" / "tb_logs").glob("*/events*")
     assert [one.step for one in read(events).Scalars("train/loss")] == [0, 1, 2, 3]
     (rows,) = (tmp_path / "run" / "csv_logs").glob("*/metrics.csv")
