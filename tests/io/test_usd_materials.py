@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from maquette.io.mesh import read_mesh
+from maquette.ops.color import srgb_to_linear
 
 pytest.importorskip("pxr", reason="usd-core is not installed")
 
@@ -129,3 +130,33 @@ def test_values_come_through_the_interface_of_the_material(tmp_path: Path) -> No
     found = read(tmp_path, inputs, interface, rough="")["metallic_roughness"]
     torch.testing.assert_close(found[..., 1], rough[..., 1])
     assert bool((found[..., 2] == 0.25).all())
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        (["float inputs:metallic = 1", "float inputs:roughness = 0.2"], [1.0, 0.2, 1.0]),
+        (["float inputs:roughness = 0.25"], [1.0, 0.25, 0.0]),
+        (["float inputs:metallic = 1"], [1.0, 0.5, 1.0]),
+    ],
+)
+def test_numbers_alone_become_a_map_of_one_texel(tmp_path: Path, inputs: list[str], expected: list) -> None:
+    picture(tmp_path, "color")
+    found = read(tmp_path, [connected("diffuseColor", "color.rgb"), *inputs], color="")
+    assert set(found) == {"base_color", "metallic_roughness"}
+    torch.testing.assert_close(found["metallic_roughness"], torch.tensor([[expected]]))
+
+
+@pytest.mark.parametrize("inputs", [[], ["float inputs:metallic = 0", "float inputs:roughness = 1"]])
+def test_numbers_that_say_nothing_leave_no_map(tmp_path: Path, inputs: list[str]) -> None:
+    picture(tmp_path, "color")
+    assert set(read(tmp_path, [connected("diffuseColor", "color.rgb"), *inputs], color="")) == {"base_color"}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_colors_are_scaled_and_moved_as_light(tmp_path: Path, channels: int) -> None:
+    seen = srgb_to_linear(picture(tmp_path, "color", channels=channels))
+    options = "float4 inputs:scale = (0.5, 0.25, 1, 1)\n        float4 inputs:bias = (0, 0.25, 0.5, 0)"
+    found = read(tmp_path, [connected("diffuseColor", "color.rgb")], color=options)["base_color"]
+    wanted = (seen * torch.tensor([0.5, 0.25, 1.0]) + torch.tensor([0.0, 0.25, 0.5])).clamp(max=1.0)
+    torch.testing.assert_close(srgb_to_linear(found), wanted, atol=1e-5, rtol=1e-4)

@@ -72,7 +72,7 @@ def test_ray_across_a_flat_one_is_stopped_as_by_the_splat():
 
 
 def test_density_has_no_jump_between_flat_ones_and_bodies():
-    """As a Gaussian becomes thinner it stops more and more of the light across its plane, and all in the end."""
+    """Thinner and thinner ones stop the light across their plane at most a little more or less."""
     thickness = torch.logspace(math.log10(FLAT), -1.0, 2000)
     scales = torch.stack(
         [thickness.new_full((2000,), 0.05), thickness.new_full((2000,), 0.2), thickness], dim=-1

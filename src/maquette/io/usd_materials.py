@@ -15,12 +15,14 @@ from torch import Tensor
 from maquette.core.errors import UserError
 from maquette.io.images import picture_to_tensor
 from maquette.io.textures import BASE_COLOR, METALLIC_ROUGHNESS, NORMAL, pack_metallic_roughness
-from maquette.ops.color import linear_to_srgb
+from maquette.ops.color import linear_to_srgb, srgb_to_linear
 
-_PICTURES = {"diffuseColor": BASE_COLOR, "normal": NORMAL}
-"""Inputs that take a whole picture, and the map that each leads to."""
+_PICTURES = ("diffuseColor", "normal")
+"""Inputs that take a whole picture."""
 _NUMBERS = {"metallic": 0.0, "roughness": 0.5}
 """Inputs that take one channel of a picture, and what they are where nothing is said."""
+_NO_MAP = {"metallic": 0.0, "roughness": 1.0}
+"""What a mesh without a map of them has."""
 _CHANNELS = {"rgb": 0, "r": 0, "g": 1, "b": 2, "a": 3}
 
 
@@ -31,8 +33,13 @@ class _Texture:
     file: str
     picture: Float[Tensor, "H W C"]
     channel: int
-    scale: float
-    bias: float
+    scale: Float[Tensor, " 4"]
+    bias: Float[Tensor, " 4"]
+
+    @property
+    def as_stored(self) -> bool:
+        """Whether the surface sees the picture as the file has it."""
+        return bool((self.scale == 1.0).all()) and not bool(self.bias.any())
 
     def values(self) -> Float[Tensor, "H W 1"]:
         """The channel, as the surface sees it; a grey picture has its value in each colour, and alpha 1."""
@@ -41,7 +48,15 @@ class _Texture:
             found = torch.ones_like(self.picture[..., :1])
         else:
             found = self.picture[..., min(self.channel, self.picture.shape[-1] - 1), None]
-        return (found * self.scale + self.bias).clamp(0.0, 1.0)
+        return (found * self.scale[self.channel] + self.bias[self.channel]).clamp(0.0, 1.0)
+
+    def colors(self) -> Float[Tensor, "H W D"]:
+        """The picture in sRGB; scale and bias are of linear light, to which USD turns a picture first."""
+        if self.as_stored:
+            return self.picture
+        linear = srgb_to_linear(self.picture[..., :3])
+        seen = (linear * self.scale[:3] + self.bias[:3]).clamp(0.0, 1.0)
+        return torch.cat([linear_to_srgb(seen), self.picture[..., 3:]], dim=-1)
 
 
 def preview_surface(prim: Any) -> Any:
@@ -60,11 +75,15 @@ def surface_maps(surface: Any, path: Path) -> dict[str, Float[Tensor, "H W C"]]:
         UserError: a picture is not there, or damaged.
     """
     read = {name: _texture(surface.GetInput(name), path) for name in (*_PICTURES, *_NUMBERS)}
-    found = {key: one.picture for name, key in _PICTURES.items() if (one := read[name]) is not None}
+    found = {}
+    if (color := read["diffuseColor"]) is not None:
+        found[BASE_COLOR] = color.colors()
+    if (normal := read["normal"]) is not None:
+        found[NORMAL] = normal.picture
     metallic, roughness = read["metallic"], read["roughness"]
     if metallic is not None and roughness is not None and _as_in_gltf(metallic, roughness):
         found[METALLIC_ROUGHNESS] = roughness.picture
-    elif metallic is not None or roughness is not None:
+    elif metallic is not None or roughness is not None or _has_numbers(surface):
         both = [_values(surface, name, read[name]) for name in ("metallic", "roughness")]
         size = tuple(max(one.shape[axis] for one in both) for axis in (0, 1))
         found[METALLIC_ROUGHNESS] = pack_metallic_roughness(*(_resized(one, size) for one in both))
@@ -82,8 +101,18 @@ def constant_color(surface: Any, n_vertices: int) -> Float[Tensor, "V 3"] | None
 def _as_in_gltf(metallic: _Texture, roughness: _Texture) -> bool:
     """Whether one picture holds both, in the channels that glTF has them in."""
     one_file = metallic.file == roughness.file and roughness.picture.shape[-1] >= 3
-    as_stored = all((one.scale, one.bias) == (1.0, 0.0) for one in (metallic, roughness))
-    return one_file and as_stored and (roughness.channel, metallic.channel) == (1, 2)
+    return (
+        one_file
+        and metallic.as_stored
+        and roughness.as_stored
+        and (roughness.channel, metallic.channel) == (1, 2)
+    )
+
+
+def _has_numbers(surface: Any) -> bool:
+    """Whether metalness or roughness is a number, and not what they are without any map."""
+    said = {name: _plain(surface.GetInput(name)) for name in _NUMBERS}
+    return any(value is not None for value in said.values()) and said != _NO_MAP
 
 
 def _values(surface: Any, name: str, texture: _Texture | None) -> Float[Tensor, "H W 1"]:
@@ -126,8 +155,8 @@ def _texture(shader_input: Any, path: Path) -> _Texture | None:
         file=str(getattr(file, "resolvedPath", "")),
         picture=_picture(file, path),
         channel=channel,
-        scale=1.0 if scale is None else float(scale[channel]),
-        bias=0.0 if bias is None else float(bias[channel]),
+        scale=torch.ones(4) if scale is None else torch.tensor(list(scale)),
+        bias=torch.zeros(4) if bias is None else torch.tensor(list(bias)),
     )
 
 
