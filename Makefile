@@ -37,7 +37,7 @@ format: dev
 	$(BIN)/ruff format .
 
 bench: install
-	for table in kernels hash_grid volume_rendering export; do $(BIN)/python benchmarks/$$table.py || exit 1; done
+	for table in kernels hash_grid volume_rendering export guidance_step attention training engine; do $(BIN)/python benchmarks/$$table.py || exit 1; done
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist
