@@ -10,7 +10,7 @@ import trimesh
 from omegaconf import OmegaConf
 from PIL import Image
 
-from maquette.apps.generate import with_prior
+from maquette.apps.generate import MODEL, with_prior
 from maquette.apps.main import main
 from maquette.core.config import load_config
 from maquette.core.paths import configs_dir
@@ -143,16 +143,40 @@ def test_mistakes_leave_nothing_behind(
 def test_a_prior_is_that_of_prompt_and_guidance(
     guiding: str, expected: str, preset: list[str], tmp_path: Path
 ) -> None:
-    key = "pretrained_model_name_or_path"
+    found = models_with_prior(recipe_of_models(tmp_path, "theirs", guiding), *preset)
+    assert found == ("mine", "mine" if preset else expected)
+
+
+@pytest.mark.parametrize("preset", [[], ["preset=smoke"]], ids=["plain", "smoke"])
+def test_a_model_that_a_word_names_for_the_guidance_stays(preset: list[str], tmp_path: Path) -> None:
+    recipe = recipe_of_models(tmp_path, "theirs", "theirs")
+    assert models_with_prior(recipe, *preset, f"system.guidance.{MODEL}=explicit") == ("mine", "explicit")
+
+
+def test_a_recipe_is_read_once_and_said_to_be_older_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = recipe_of_models(tmp_path, "theirs", "theirs")
+    content = OmegaConf.load(recipe)
+    del content["format"]
+    OmegaConf.save(content, recipe)
+    assert models_with_prior(recipe) == ("mine", "mine")
+    assert capsys.readouterr().err.count("read as a recipe of the older kind") == 1
+
+
+def recipe_of_models(folder: Path, prompting: str, guiding: str) -> Path:
     recipe = OmegaConf.load(configs_dir("first-light.yaml"))
-    recipe.system.prompt_processor[key], recipe.system.guidance[key] = "theirs", guiding
-    OmegaConf.save(recipe, tmp_path / "recipe.yaml")
+    recipe.system.prompt_processor[MODEL], recipe.system.guidance[MODEL] = prompting, guiding
+    OmegaConf.save(recipe, folder / "recipe.yaml")
+    return folder / "recipe.yaml"
+
+
+def models_with_prior(recipe: Path, *words: str) -> tuple[str, str]:
     args = argparse.Namespace(
-        recipe=str(tmp_path / "recipe.yaml"), overrides=preset, out=None, extension=[], verbose=False
+        recipe=str(recipe), overrides=list(words), out=None, extension=[], verbose=False
     )
     system = with_prior("mine", {"system.prompt_processor.prompt": "a toy"}, args).system
-    assert system.prompt_processor[key] == "mine"
-    assert system.guidance[key] == ("mine" if preset else expected)
+    return system.prompt_processor[MODEL], system.guidance[MODEL]
 
 
 @pytest.mark.parametrize("prompt", ["../../etc/passwd", "a/b\\c. .", "word " * 500])

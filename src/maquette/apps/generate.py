@@ -7,9 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from maquette.apps.running import add_output_arguments, execute, load
 from maquette.core.config import ExperimentConfig, load_config
 from maquette.core.errors import UserError
+from maquette.core.overrides import split_override
+from maquette.core.recipes import read_recipe
 
 ACCEPTS_OVERRIDES = True
 DEFAULT_RECIPE = "first-light"
@@ -70,21 +74,26 @@ def model_of(adapters: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def with_prior(prior: str | None, options: Mapping[str, Any], args: argparse.Namespace) -> ExperimentConfig:
-    """The config of the recipe with another model; also for the guidance, where a recipe names one model for
-    both instead of letting the one refer to the other.
+    """The config of the recipe with another model for the prompt.
+
+    If the recipe, or a preset, names the same model for prompt and guidance, both are changed; a model that a
+    word names for the guidance stays.
     """
     asked, guiding = (f"system.{part}.{MODEL}" for part in PARTS)
-    cfg = load(args.recipe, args.overrides, {**options, asked: prior}, args)
-    if prior is not None and _models(cfg)[1] not in (None, prior):
-        first, second = _models(load(args.recipe, args.overrides, options, args))
-        if first == second:
-            return load(args.recipe, args.overrides, {**options, asked: prior, guiding: prior}, args)
-    return cfg
+    typed = [split_override(word)[0] for word in args.overrides]
+    both = prior is not None and not any(key.endswith(guiding) for key in typed)
+    if both and _names_one_model(args.recipe, by_preset="preset" in typed):
+        options = {**options, guiding: prior}
+    return load(args.recipe, args.overrides, {**options, asked: prior}, args)
 
 
-def _models(cfg: ExperimentConfig) -> list[Any]:
-    blocks = (cfg.system.get(part) for part in PARTS)
-    return [one.get(MODEL) if isinstance(one, Mapping) else None for one in blocks]
+def _names_one_model(recipe: str, by_preset: bool) -> bool:
+    """Whether prompt and guidance have the same model in the recipe as written, or get it from a preset."""
+    written: Any = OmegaConf.to_container(read_recipe(recipe), resolve=False)
+    system = written.get("system")
+    blocks = [system.get(part) if isinstance(system, Mapping) else None for part in PARTS]
+    prompt, guidance = (one.get(MODEL) if isinstance(one, Mapping) else None for one in blocks)
+    return guidance is not None and (by_preset or guidance == prompt)
 
 
 def main(args: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from maquette.core.log import get_logger, warn_once
 from maquette.core.overrides import apply_overrides, apply_values, split_override
 from maquette.core.paths import safe_name
 from maquette.core.presets import apply_preset
-from maquette.core.recipes import FORMAT, read_recipe, readable
+from maquette.core.recipes import FORMAT, read_recipe, readable, translate_older
 from maquette.core.registry import load_extension, registry
 from maquette.core.resolvers import register_resolvers
 from maquette.core.stages import difference, in_stage, merged, take_stages, words_for
@@ -150,7 +150,9 @@ def load_config(
         UnknownKeyError, ConfigError, UnknownNameError: the recipe or an override is wrong; the key is named.
     """
     with readable("the recipe"):
-        return _load(read_recipe(source), overrides, cli)
+        recipe = read_recipe(source)
+        translate_older(recipe, source)
+        return _load(recipe, overrides, cli)
 
 
 def stage_configs(config: ExperimentConfig) -> list[ExperimentConfig]:

@@ -47,16 +47,16 @@ def recipe_path(source: str | Path) -> Path:
 
 
 def read_recipe(source: str | Path | Mapping[str, Any] | DictConfig) -> DictConfig:
-    """The content of a recipe: of a file, by its path or its shipped name, or given as it is (a copy).
+    """A recipe as it is written: in a file, by its path or its shipped name, or given as it is (a copy).
 
     Raises:
         MissingFileError: there is no such recipe.
         ConfigError, UserError: it is no mapping, or no YAML that can be read.
     """
     if isinstance(source, DictConfig):
-        return _older_keys_dropped(source.copy(), "the given recipe")
+        return source.copy()
     if isinstance(source, Mapping):
-        return _older_keys_dropped(OmegaConf.create(dict(source)), "the given recipe")
+        return OmegaConf.create(dict(source))
     path = recipe_path(source)
     try:
         with readable(f"the recipe {path}"):
@@ -65,7 +65,23 @@ def read_recipe(source: str | Path | Mapping[str, Any] | DictConfig) -> DictConf
         raise UserError(f"The recipe {path} is no valid YAML.", str(err).splitlines()[:6]) from err
     if not isinstance(content, DictConfig):
         raise UserError(f"The recipe {path} holds a list, not a mapping of keys to values.")
-    return _older_keys_dropped(content, str(path))
+    return content
+
+
+def translate_older(recipe: DictConfig, source: str | Path | Mapping[str, Any]) -> None:
+    """A recipe without `format:` is one of the older framework's: leave out, in place, what it computes from
+    other keys, and say so.
+    """
+    if OmegaConf.select(recipe, "format") is not None:
+        return
+    dropped = [key for key in COMPUTED_KEYS if key in recipe]
+    for key in dropped:
+        del recipe[key]
+    where = recipe_path(source) if isinstance(source, str | Path) else "the given recipe"
+    left_out = f"; left out, because computed: {', '.join(dropped)}" if dropped else ""
+    get_logger(__name__).info(
+        "%s has no `format: %s`: read as a recipe of the older kind%s", where, FORMAT, left_out
+    )
 
 
 @contextmanager
@@ -78,17 +94,3 @@ def readable(what: str) -> Iterator[None]:
         if err.full_key:
             raise ConfigError(str(err.full_key), first, "a value; ${key} for that of another key") from err
         raise UserError(f"{what[:1].upper()}{what[1:]} cannot be read.", [first]) from err
-
-
-def _older_keys_dropped(cfg: DictConfig, where: str) -> DictConfig:
-    """A recipe without `format:` is one of the older framework's; its computed keys are left out."""
-    if cfg.get("format") is not None:
-        return cfg
-    dropped = [key for key in COMPUTED_KEYS if key in cfg]
-    for key in dropped:
-        del cfg[key]
-    left_out = f"; left out, because computed: {', '.join(dropped)}" if dropped else ""
-    get_logger(__name__).info(
-        "%s has no `format: %s`: read as a recipe of the older kind%s", where, FORMAT, left_out
-    )
-    return cfg
