@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from maquette.core.random import RandomStreams, named_generator, seed_everything, seed_global
+from maquette.core.random import RandomStreams, StepRandom, named_generator, seed_everything, seed_global
 
 DRAWS = {
     "uniform": lambda rng: rng.uniform("x", 3, 2, low=-1.0, high=4.0),
@@ -57,6 +57,15 @@ def test_a_spread_draw_has_one_sample_in_each_part_whoever_draws_it():
     whole = streams.at(3, range(18, 24)).spread("t", 6)
     assert (whole * 6).floor().tolist() == list(range(6))
     assert torch.equal(streams.at(3, [20, 21]).spread("t", 6), whole[2:4])
+
+
+@pytest.mark.parametrize("together", [1, 3, 4, 6, 1000])
+def test_a_spread_draw_stays_below_the_end_of_its_part(together, monkeypatch):
+    largest = 1.0 - 2.0**-24
+    monkeypatch.setattr(StepRandom, "uniform", lambda self, name: torch.full((len(self.index),), largest))
+    drawn = RandomStreams(0).at(0, range(together)).spread("t", together)
+    ends = torch.arange(1, together + 1) / together
+    assert (drawn < ends).all() and (drawn > ends - 1e-6).all()
 
 
 def test_draws_leave_the_global_generators_alone():

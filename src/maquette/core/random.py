@@ -95,7 +95,9 @@ class StepRandom:
         draws them (stratified sampling).
         """
         part = torch.tensor(self.index) % together
-        return (part + self.uniform(name)) / together
+        drawn = (part + self.uniform(name)) / together
+        end = (part + 1) / together
+        return torch.minimum(drawn, end.nextafter(torch.zeros_like(end)))  # the sum may be rounded up to it
 
     def keys(self, name: str) -> list[int]:
         """A number below 2^31 for each sample, for kernels that hash (key, ray) themselves."""
