@@ -47,7 +47,7 @@ OFFLOADS: Final = ("model", "sequential")
 class Memory:
     """What is done to need less memory; by default nothing."""
 
-    attention_slice: int | str | None = None
+    attention_slice: Any = None
     """Attention maps at a time: a number, "auto" (half of a module's heads), "max" (one); None for all."""
     memory_efficient_attention: bool = False
     """Fused attention where a network came with attention that is written out."""
