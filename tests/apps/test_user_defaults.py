@@ -116,7 +116,15 @@ def test_an_unknown_option_of_an_action_gets_a_hint() -> None:
         ("d.ini", "[maquette.toyworld]\nsed = 3\n", "did you mean seed"),
         ("d.ini", "[maquette.toyworld.render]\ncolour = 3\n", "no such option: colour"),
         ("d.yaml", "toyworld: {rendr: {seed: 3}}", "did you mean render"),
-        ("d.yaml", "toyworld: {render: {mesh: {seed: 3}}}", "no such option: mesh"),
+        ("d.yaml", "toyworld: {render: {mesh: {seed: 3}}}", "no such section: mesh"),
+        ("d.yaml", "toyworld: {render: 5}", r"render a value.*\[maquette.toyworld.render\]"),
+        ("d.ini", "[maquette.toyworld]\nrender = 5\n", r"render a value.*\[maquette.toyworld.render\]"),
+        ("d.yaml", "toyworld: 5", r"toyworld a value.*\[maquette.toyworld\]"),
+        ("d.yaml", "toyworl: {seed: 3}", "no such section: toyworl.*did you mean toyworld"),
+        ("d.ini", "[maquette.toyworl]\nseed = 3\n", "no such section: toyworl.*did you mean toyworld"),
+        ("d.ini", "[maquette.toyworld.rendr]\nseed = 3\n", "no such section: rendr.*did you mean render"),
+        ("d.ini", "[toyworld]\nseed = 3\n", r"no such section: toyworld.*\[maquette.COMMAND\]"),
+        ("d.yaml", "seed: {a: 3}", "no such section: seed"),
     ],
 )
 def test_mistakes_in_the_defaults_of_an_action_are_named(
@@ -124,7 +132,7 @@ def test_mistakes_in_the_defaults_of_an_action_are_named(
 ) -> None:
     (tmp_path / name).write_text(text)
     monkeypatch.setenv("MAQUETTE_DEFAULTS", str(tmp_path / name))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=f"(?s){said}"):
         command("toyworld")[1].parse(["render", "--out", "x"], overrides=False)
 
 

@@ -31,7 +31,7 @@ def command(name: str) -> tuple[ModuleType, CommandParser]:
     """The module of a command with `main`, and its parser with every option."""
     target, line = COMMANDS[name]
     module = importlib.import_module(target)
-    parser = CommandParser(name, line, others)
+    parser = CommandParser(name, line, others, COMMANDS)
     module.add_arguments(parser)
     return module, parser
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import configparser
 import difflib
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import configargparse
 import yaml
@@ -32,6 +33,9 @@ HELP = ("-h", "--help")
 
 SUFFIXES = (".yaml", ".yml")
 
+ROOT = "maquette"
+"""The section of a file of defaults that is for all commands; the others lie in it."""
+
 
 class CommandParser(configargparse.ArgumentParser):
     """Raises where argparse would exit, so that every error looks the same; knows where each value came from.
@@ -40,6 +44,7 @@ class CommandParser(configargparse.ArgumentParser):
         command: the name of the command, or of it and its action, "prior train".
         description: one line.
         elsewhere: gives the options of all commands.
+        commands: names of all commands.
         above: the parser of the command, for that of an action.
     """
 
@@ -48,10 +53,12 @@ class CommandParser(configargparse.ArgumentParser):
         command: str,
         description: str,
         elsewhere: Callable[[], set[str]],
+        commands: Collection[str],
         above: CommandParser | None = None,
     ) -> None:
         self.command = command
         self.elsewhere = elsewhere
+        self.commands = commands
         self.above = above
         self.actions: dict[str, CommandParser] = {}
         super().__init__(
@@ -79,13 +86,10 @@ class CommandParser(configargparse.ArgumentParser):
         """The options, with those of the actions."""
         return self.own_keys().union(*(one.keys() for one in self.actions.values()))
 
-    def sections(self) -> list[tuple[str, Callable[[], set[str]]]]:
-        """The sections of a file of defaults that count here, the weakest first, and what each may hold:
-        options and sections of actions.
-        """
-        above = self.above.sections() if self.above else [("maquette", self.elsewhere)]
-        name = ".".join(["maquette", *self.command.split()])
-        return [*above, (name, lambda: self.keys() | set(self.actions))]
+    def sections(self) -> list[Section]:
+        """The sections of a file of defaults that count here, the weakest first."""
+        above = self.above.sections() if self.above else [Section(ROOT, self.elsewhere, self.commands)]
+        return [*above, Section(".".join([ROOT, *self.command.split()]), self.keys, self.actions)]
 
     def error(self, message: str) -> NoReturn:
         """A UserError with the usage."""
@@ -127,12 +131,40 @@ class CommandParser(configargparse.ArgumentParser):
 
     def _parser_of_action(self, prog: str, description: str = "") -> CommandParser:
         name = prog.rsplit(maxsplit=1)[-1]
-        self.actions[name] = CommandParser(f"{self.command} {name}", description, self.elsewhere, self)
+        command = f"{self.command} {name}"
+        self.actions[name] = CommandParser(command, description, self.elsewhere, self.commands, self)
         return self.actions[name]
 
     def _meant(self, words: Sequence[str]) -> CommandParser:
         """The parser of the action that is named, or this one."""
         return next((self.actions[word] for word in words if word in self.actions), self)
+
+
+class Section(NamedTuple):
+    """A section of a file of defaults, and what it may hold."""
+
+    name: str
+    """As INI has it, "maquette.prior.train"."""
+    options: Callable[[], set[str]]
+    """Gives the options, without dashes."""
+    inner: Collection[str]
+    """Commands or actions with a section of their own in it."""
+
+    def check(self, file: str, options: Collection[str], inner: Collection[str]) -> None:
+        """Refuse options, and sections in this one, that there are not.
+
+        Raises:
+            UserError: there is such a one.
+        """
+        for key in options:
+            if key in self.options():
+                continue
+            if key in self.inner:
+                raise _value_for_section(file, f"{self.name}.{key}")
+            raise _unknown_default(file, "option", key, [*self.options(), *self.inner])
+        for key in inner:
+            if key not in self.inner:
+                raise _unknown_default(file, "section", key, self.inner)
 
 
 class DefaultsFile(configargparse.ConfigFileParser):
@@ -154,15 +186,14 @@ class DefaultsFile(configargparse.ConfigFileParser):
         """The defaults for the command; those of all commands count as far as it has such options.
 
         Raises:
-            UserError: the file names an option that there is not.
+            UserError: the file names an option or a section that there is not.
             ConfigFileParserException: it cannot be read.
         """
         read = _yaml(stream) if stream.name.endswith(SUFFIXES) else _ini(stream)
         own, found = self.parser.own_keys(), {}
-        for section, known in self.parser.sections():
-            given = read(section)
-            if not set(given) <= own:
-                _check(stream.name, given, known())
+        for section in self.parser.sections():
+            given, inner = read(section.name)
+            section.check(stream.name, given.keys() - own, inner)
             found |= {key: value for key, value in given.items() if key in own}
         return found
 
@@ -186,34 +217,61 @@ def defaults_file() -> Path | None:
     return next((folder / name for name in PLACES if (folder / name).is_file()), None)
 
 
-def _yaml(stream: Any) -> Callable[[str], dict[str, Any]]:
-    """What a section holds; those of commands, which are mappings, are not looked at from above."""
+Read = Callable[[str], tuple[dict[str, Any], list[str]]]
+"""Gives the options of a section, and the names of the sections in it."""
+
+
+def _yaml(stream: Any) -> Read:
     content = yaml.safe_load(stream) or {}
     if not isinstance(content, dict):
         raise configargparse.ConfigFileParserException(f"{stream.name} holds no `key: value` lines")
 
-    def read(section: str) -> dict[str, Any]:
+    def read(section: str) -> tuple[dict[str, Any], list[str]]:
         found = content
         for name in section.split(".")[1:]:
             inner = found.get(name)
             found = inner if isinstance(inner, dict) else {}
-        commands = found is content
-        return _texts({key: one for key, one in found.items() if not (commands and isinstance(one, dict))})
+        sections = [str(key) for key, one in found.items() if isinstance(one, dict)]
+        return _texts({str(key): one for key, one in found.items() if not isinstance(one, dict)}), sections
 
     return read
 
 
-def _ini(stream: Any) -> Callable[[str], dict[str, Any]]:
-    """What a section holds."""
+def _ini(stream: Any) -> Read:
     text = stream.read()
-    return lambda section: dict(configargparse.IniConfigParser([section], False).parse(StringIO(text)))
+
+    def read(section: str) -> tuple[dict[str, Any], list[str]]:
+        options = dict(configargparse.IniConfigParser([section], False).parse(StringIO(text)))
+        parser = configparser.ConfigParser()
+        parser.read_string(text)
+        _check_root(stream.name, parser.sections())
+        below = [
+            one.removeprefix(f"{section}.") for one in parser.sections() if one.startswith(f"{section}.")
+        ]
+        return options, [one.partition(".")[0] for one in below]
+
+    return read
 
 
-def _check(name: str, given: Mapping[str, Any], known: set[str]) -> None:
-    for key in given:
-        if key not in known:
-            hint = near(key, sorted(known)) or "`maquette COMMAND --help` lists the options"
-            raise UserError(f"The file of defaults has no such option: {key}.", [name], hint)
+def _check_root(file: str, sections: Sequence[str]) -> None:
+    for one in sections:
+        if one.partition(".")[0] != ROOT:
+            hint = f"sections are [{ROOT}], [{ROOT}.COMMAND] and [{ROOT}.COMMAND.ACTION]"
+            raise UserError(f"The file of defaults has no such section: {one}.", [file], hint)
+
+
+def _unknown_default(file: str, what: str, key: str, known: Collection[str]) -> UserError:
+    hint = near(key, sorted(known)) or "`maquette COMMAND --help` lists the options"
+    return UserError(f"The file of defaults has no such {what}: {key}.", [file], hint)
+
+
+def _value_for_section(file: str, section: str) -> UserError:
+    name = section.rpartition(".")[2]
+    return UserError(
+        f"The file of defaults gives {name} a value, but it is no option.",
+        [file],
+        f"its options stand in a section [{section}] (INI), or a mapping under its name (YAML)",
+    )
 
 
 def near(name: str, known: Sequence[str]) -> str | None:
