@@ -33,8 +33,8 @@ from maquette.core.config import load_config
 from maquette.training.callbacks.checkpoint import LastCheckpoint
 from maquette.training.callbacks.collapse import CollapseWatch
 from maquette.training.callbacks.growth import GrowthWatch
-from maquette.training.callbacks.step_log import StepLog
-from maquette.training.job import training_config
+from maquette.training.callbacks.speed_log import SpeedLog
+from maquette.training.config import training_config
 from maquette.training.loggers.tensorboard import TensorBoard
 from maquette.training.profiling.sections import PARTS
 from maquette.training.run import run
@@ -59,7 +59,7 @@ DONE = {
     "histograms": (TensorBoard, "log_histogram"),
     "looks at gradients": (CollapseWatch, "look"),
     "looks at all tensors": (GrowthWatch, "_look"),
-    "rows of times": (StepLog, "_metrics"),
+    "rows of times": (SpeedLog, "_metrics"),
 }
 """What is counted. A look at all tensors is left out where it would take more than 1 % of the time."""
 

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from maquette.diffusion.embedded import LATENT_CHANNELS, LATENT_SIZE, TEXT_WIDTH, build_unet
 from maquette.models.networks.toy_cnn import ToyCNN
+from maquette.training.callbacks.ema import WeightAverage
 from maquette.training.craft.compiling import compile_modules
-from maquette.training.craft.ema import WeightAverage
 from maquette.training.craft.gradient_checkpointing import use_gradient_checkpointing
 from maquette.training.craft.memory_format import use_channels_last
 from maquette.training.optimization.optimizers import parse_optimizer

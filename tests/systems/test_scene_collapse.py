@@ -1,4 +1,7 @@
+from unittest.mock import Mock
+
 import pytest
+from lightning.pytorch import LightningModule, Trainer
 
 from maquette.core.errors import CollapseError
 from maquette.systems.scene_collapse import SceneCollapse
@@ -19,6 +22,19 @@ def test_collapse_is_named_after_the_patience(opacity: float, cause: str) -> Non
     with pytest.raises(CollapseError, match=cause) as caught:
         watch([0.3, opacity, opacity, opacity, opacity])
     assert caught.value.exit_code == 1 and caught.value.hint
+
+
+def test_a_step_of_several_batches_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    watcher = SceneCollapse(CollapseConfig(every=2))
+    monkeypatch.setattr(watcher, "look", lambda step, opacity: looked.append(step))
+    system = Mock(spec=LightningModule, opacity=0.5)
+    trainer = Mock(spec=Trainer, global_step=0)
+    watcher.on_train_start(trainer, system)
+    for batch in range(12):
+        trainer.global_step = (batch + 1) // 3
+        watcher.on_train_batch_end(trainer, system, None, None, batch)
+    assert looked == [2, 4]
 
 
 def test_recovery_resets_the_patience() -> None:

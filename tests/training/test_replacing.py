@@ -5,22 +5,19 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+import maquette.training.replacing as replacing
 from maquette.apps.main import main
 from maquette.core.errors import RunFailed, UserError
 from maquette.core.paths import remove_leftovers
 from maquette.training.replacing import OldRun
 from maquette.training.run import run
 from maquette.training.run_folder import RunFolder
-
-_spec = spec_from_file_location("processes_for_replacing", Path(__file__).with_name("processes.py"))
-helper = module_from_spec(_spec)
-_spec.loader.exec_module(helper)
 
 QUICK = "training.finish=[]"
 STAGES = "stages=[{name: coarse},{name: fine, trainer: {max_steps: 6}}]"
@@ -53,6 +50,11 @@ def at_step(toy: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(toy.system, "training_step", training_step)
 
     return arrange
+
+
+def press() -> None:
+    """Ctrl-C."""
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def fail(error: BaseException) -> Callable[[], None]:
@@ -112,6 +114,69 @@ def test_ctrl_c_twice_in_the_first_step_brings_the_old_run_back(toy: Any, folder
     with pytest.raises(KeyboardInterrupt):
         run(toy(QUICK), "train", overwrite=True)
     assert files(folder) == before
+
+
+def test_ctrl_c_once_in_the_first_step_brings_the_old_run_back(
+    toy: Any, folder: Path, at_step: Any, several: ModuleType
+) -> None:
+    run(toy(QUICK), "train")
+    before = files(folder)
+    at_step(0, press)
+    for words in ((), ("checkpoint={every_n_train_steps: 1}",), ("trainer.accumulate_grad_batches=3",)):
+        with pytest.raises(KeyboardInterrupt):
+            run(toy(QUICK, "seed=2", *words), "train", overwrite=True)
+        assert files(folder) == before, words
+    both = toy(QUICK, "trainer.devices=2")
+    assert all(several.in_processes(lambda: run(both, "train", overwrite=True)))
+    assert files(folder) == before
+
+
+def test_ctrl_c_after_the_first_step_keeps_the_new_run(toy: Any, folder: Path, at_step: Any) -> None:
+    run(toy(QUICK), "train")
+    at_step(1, press)
+    assert run(toy(QUICK, "seed=2"), "train", overwrite=True).interrupted
+    assert "seed: 2" in (folder / "config.yaml").read_text() and not list(folder.glob(".*"))
+
+
+def test_ctrl_c_once_in_the_first_step_of_a_new_run_keeps_it(toy: Any, folder: Path, at_step: Any) -> None:
+    at_step(0, press)
+    assert run(toy(QUICK), "train", overwrite=True).global_step == 1
+    assert (folder / "ckpts" / "last.ckpt").is_file()
+
+
+@pytest.mark.parametrize("how", ["ctrl-c", "time"])
+@pytest.mark.parametrize("stage", ["coarse", "fine"])
+def test_a_stage_that_ends_early_says_where_the_old_run_is(
+    toy: Any, folder: Path, at_step: Any, caplog: pytest.LogCaptureFixture, how: str, stage: str
+) -> None:
+    run(toy(QUICK, STAGES), "train")
+    before = files(folder)
+    at_step(0, press if how == "ctrl-c" else lambda: None, stage)
+    budget = [f"stages.{stage}.training.time_budget=0.000001"] if how == "time" else []
+    result = run(toy(QUICK, STAGES, *budget), "train", overwrite=True)
+    assert result.status != "done" and result.global_step == 1
+    if (how, stage) == ("time", "fine"):  # its first step is enough
+        assert not list(folder.rglob(".*"))
+        return
+    assert files(folder / ".replaced") == before
+    assert caplog.text.count(f"kept in {folder / '.replaced'}") == 1
+    at_step(0, lambda: None)
+    assert run(toy(QUICK, STAGES), "train", resume=folder).status == "done"
+    assert not list(folder.rglob(".*"))
+
+
+@pytest.mark.parametrize("stages", [False, True], ids=["run", "stages"])
+def test_a_mistake_in_the_first_step_of_a_first_run_leaves_what_the_user_has_there(
+    toy: Any, folder: Path, at_step: Any, stages: bool
+) -> None:
+    (folder / "notes").mkdir(parents=True)
+    (folder / "notes" / "mine.txt").write_text("keep")
+    words = [QUICK, *([STAGES] if stages else [])]
+    at_step(0, fail(UserError("a mistake")))
+    with pytest.raises(UserError, match="a mistake"):
+        run(toy(*words), "train", overwrite=True)
+    assert [path.name for path in folder.iterdir()] == ["notes"]
+    assert files(folder) == {Path("notes/mine.txt"): b"keep"}
 
 
 def test_a_mistake_in_a_later_stage_keeps_both_until_it_is_mended(
@@ -199,18 +264,15 @@ def test_killed_while_it_is_removed_it_is_no_run_any_more(
     assert files(folder) == {}
 
 
-def killed_in_the_first_step(config: Any) -> None:
-    assert helper.in_processes(lambda: run(config, "train", overwrite=True), 1) == [-signal.SIGKILL]
-
-
 @pytest.mark.parametrize("then", ["overwrite", "resume", "refuse"])
 def test_killed_in_the_first_step_the_next_launch_knows_both(
-    toy: Any, folder: Path, at_step: Any, caplog: pytest.LogCaptureFixture, then: str
+    toy: Any, folder: Path, at_step: Any, several: ModuleType, caplog: pytest.LogCaptureFixture, then: str
 ) -> None:
     run(toy(QUICK), "train")
     before = files(folder)
     at_step(0, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    killed_in_the_first_step(toy(QUICK, "seed=2"))
+    new = toy(QUICK, "seed=2")
+    assert several.in_processes(lambda: run(new, "train", overwrite=True), 1) == [-signal.SIGKILL]
     assert files(folder / ".replaced") == before
     caplog.set_level("INFO", logger="maquette")
     at_step(0, fail(UserError("a mistake")) if then == "overwrite" else lambda: None)
@@ -235,9 +297,25 @@ def test_killed_before_the_new_recipe_was_there_the_old_run_is_resumed(
     assert files(folder) == before and "max_steps" in capsys.readouterr().err
 
 
-def test_of_several_processes_the_first_one_brings_it_back(toy: Any, folder: Path, at_step: Any) -> None:
+def test_of_several_processes_the_first_one_brings_it_back(
+    toy: Any, folder: Path, at_step: Any, several: ModuleType
+) -> None:
     run(toy(QUICK), "train")
     before = files(folder)
     at_step(0, fail(UserError("a mistake")))
-    codes = helper.in_processes(lambda: run(toy(QUICK, "trainer.devices=2"), "train", overwrite=True))
+    codes = several.in_processes(lambda: run(toy(QUICK, "trainer.devices=2"), "train", overwrite=True))
     assert all(codes) and files(folder) == before
+
+
+def test_who_does_not_lead_waits_until_the_old_run_is_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = RunFolder(folder)
+    old.write_configs("a: 1\n", None)
+    OldRun(old).set_aside()
+    assert not old.recipe.is_file()
+    leads = iter([False, True])
+    monkeypatch.setattr(replacing, "is_leader", lambda: next(leads))
+    monkeypatch.setattr(replacing.time, "sleep", lambda seconds: OldRun(old).settle())
+    OldRun(old).settle()
+    assert old.recipe.read_text() == "a: 1\n"

@@ -10,7 +10,7 @@ from typing import Any
 
 from maquette.apps.asset_files import say
 from maquette.apps.generate import positive
-from maquette.apps.running import add_output_arguments, execute, load, spread
+from maquette.apps.running import add_output_arguments, execute, load, run_in_processes
 from maquette.core.errors import MissingFileError, UserError
 from maquette.core.log import get_logger
 from maquette.core.processes import is_leader
@@ -76,7 +76,7 @@ def main(args: argparse.Namespace) -> int:
         "trainer.max_steps": args.steps,
     }
     cfg = load(content, args.overrides, options, args)
-    code = spread(cfg, args)
+    code = run_in_processes(cfg, args)
     if code is not None:
         return code
     get_logger(__name__).info(why)

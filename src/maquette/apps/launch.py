@@ -9,7 +9,6 @@ from typing import Any
 
 from maquette.apps.running import add_output_arguments, execute, load
 from maquette.core.errors import MissingFileError, UserError
-from maquette.core.processes import is_leader
 from maquette.training.mode import MODES
 from maquette.training.replacing import OldRun
 from maquette.training.run_folder import RunFolder
@@ -113,8 +112,7 @@ def _sources(args: argparse.Namespace) -> tuple[str, Path | None, Path | None]:
     folder = given.parent.parent if given.is_file() else given
     if not folder.is_dir():
         raise MissingFileError(given, "run to resume", hint="start it with --config F --train")
-    if is_leader():
-        OldRun(RunFolder(folder)).settle()
+    OldRun(RunFolder(folder)).settle()
     recipe = RunFolder(folder).recipe
     if args.config is None and not recipe.is_file():
         hint = "give it with --config; a run that was stopped before it had one can be started again"

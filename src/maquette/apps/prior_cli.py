@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from maquette.apps.running import execute, load, spread
+from maquette.apps.running import execute, load, run_in_processes
 from maquette.core.config import ExperimentConfig
 from maquette.core.errors import UserError
 from maquette.core.paths import EMBEDDED_PRIOR
@@ -45,7 +45,7 @@ def _train(args: argparse.Namespace) -> int:
     vae = _part("prior-vae", folder / "vae", args, {"trainer.max_steps": args.vae_steps})
     options = {"trainer.max_steps": args.unet_steps, "system.vae": str(folder / "vae" / "vae")}
     unet = _part("prior-unet", folder / "unet", args, options)
-    code = spread(vae[0], args)
+    code = run_in_processes(vae[0], args)
     if code is not None:
         return code
     from maquette.training.distributed import together

@@ -82,7 +82,7 @@ def execute(
     """
     if args.overwrite and args.out is None:
         raise UserError("--overwrite needs --out DIR.")
-    code = spread(cfg, args)
+    code = run_in_processes(cfg, args)
     if code is not None:
         return code
     console = Console(stderr=True, quiet=not is_leader())
@@ -107,7 +107,7 @@ def execute(
     return INTERRUPTED if result.interrupted else 0
 
 
-def spread(cfg: ExperimentConfig, args: argparse.Namespace) -> int | None:
+def run_in_processes(cfg: ExperimentConfig, args: argparse.Namespace) -> int | None:
     """Have the whole command carried out by as many processes as the recipe asks for; their exit code, or
     None where this process is to carry it out.
     """

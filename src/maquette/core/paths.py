@@ -106,11 +106,16 @@ def remove_leftovers(folder: Path) -> list[Path]:
     """Remove what killed programs left below `folder`; nobody else may be writing there. What was removed."""
     found = [path for path in sorted(folder.rglob(f"{UNFINISHED}*")) if is_unfinished(path)]
     for path in found:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        remove(path)
     return found
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a whole folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

@@ -14,7 +14,7 @@ from maquette.core.registry import find
 from maquette.ops import losses
 from maquette.ops.gaussians import Gaussians
 from maquette.systems.dreamfusion import DreamFusion
-from maquette.training.craft.ema import EMA
+from maquette.training.callbacks.ema import EMA
 from maquette.training.optimization.optimizers import parse_optimizer, plain
 
 UNLIT = "no-material"

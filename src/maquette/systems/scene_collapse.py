@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from maquette.core.errors import CollapseError
+from maquette.training.callbacks.step_callback import StepCallback
 from maquette.training.config import CollapseConfig
 
 
-class SceneCollapse(Callback):
+class SceneCollapse(StepCallback):
     """Reads the mean opacity that a system leaves in ``opacity`` after each step."""
 
     def __init__(self, cfg: CollapseConfig) -> None:
@@ -18,18 +19,15 @@ class SceneCollapse(Callback):
         self._empty_since: int | None = None
         self._full_since: int | None = None
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_step_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look every so many steps.
 
         Raises:
             CollapseError: the picture was empty, or full, for too long.
         """
         opacity = getattr(pl_module, "opacity", None)
-        if opacity is None or trainer.global_step % self.cfg.every:
-            return
-        self.look(trainer.global_step, float(opacity))
+        if opacity is not None and self.step % self.cfg.every == 0:
+            self.look(self.step, float(opacity))
 
     def state_dict(self) -> dict[str, Any]:
         """Since when the picture is empty, or full."""

@@ -3,9 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from maquette.core.config import ExperimentConfig
 from maquette.core.errors import ConfigError
+from maquette.core.structured import parse_structured
 from maquette.training.craft.rules import freeze_rules, init_rules
-from maquette.training.observing import GrowthConfig, LoggingConfig, seconds_of
+from maquette.training.durations import seconds_of
+from maquette.training.observing import GrowthConfig, LoggingConfig
 
 FINISHES = ("test", "export")
 PRECISIONS = ("32", "32-true", "64", "64-true", "bf16-mixed", "bf16-true", "16-mixed")
@@ -16,7 +21,7 @@ LOGGERS = ("csv", "tensorboard", "wandb")
 
 @dataclass(kw_only=True)
 class EMAConfig:
-    """A running average of the weights; see :mod:`maquette.training.craft.ema`."""
+    """A running average of the weights; see :mod:`maquette.training.callbacks.ema`."""
 
     enabled: bool = False
     """Whether an average is kept and used for evaluation and export."""
@@ -140,6 +145,19 @@ class TrainingConfig:
         init_rules(self.init)
         freeze_rules(self.freeze)
         seconds_of("training.time_budget", self.time_budget)
+
+
+def training_config(cfg: ExperimentConfig) -> TrainingConfig:
+    """The ``training:`` block of an experiment.
+
+    Raises:
+        UnknownKeyError: there is no such key.
+        ConfigError: a key has a value that cannot be.
+    """
+    settings: TrainingConfig = OmegaConf.to_object(
+        parse_structured(TrainingConfig, cfg.training, key="training")
+    )
+    return settings
 
 
 def _check_at_least(key: str, given: int, least: int) -> None:

@@ -10,9 +10,8 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
-from omegaconf import OmegaConf
 
-from maquette.core.collectives import by_leader
+from maquette.core.collectives import by_leader, from_leader
 from maquette.core.config import ExperimentConfig, check_modules
 from maquette.core.device import peak_memory
 from maquette.core.log import get_logger
@@ -21,25 +20,23 @@ from maquette.core.processes import is_leader, world_size
 from maquette.core.progress import ProgressListener
 from maquette.core.random import seed_everything
 from maquette.core.registry import find, load_extension
-from maquette.core.structured import parse_structured
 from maquette.data.base import BaseDataModule
 from maquette.io.data import write_json
 from maquette.training.base_system import BaseSystem
+from maquette.training.callbacks.after_first_step import AfterFirstStep
+from maquette.training.callbacks.batch_boundaries import BatchBoundaries
 from maquette.training.callbacks.checkpoint import LastCheckpoint
 from maquette.training.callbacks.collapse import last_loss
-from maquette.training.callbacks.first_step import FirstStep
-from maquette.training.callbacks.interrupt import Interrupt
+from maquette.training.callbacks.ema import EMA
+from maquette.training.callbacks.interrupt import Abort, Interrupt
+from maquette.training.callbacks.speed_log import step_seconds
 from maquette.training.callbacks.standard import standard_callbacks
-from maquette.training.callbacks.step_frame import StepFrame
-from maquette.training.callbacks.step_log import step_seconds
 from maquette.training.callbacks.time_budget import out_of_time
-from maquette.training.config import TrainingConfig
+from maquette.training.config import training_config
 from maquette.training.craft.apply import craft_callbacks, prepare
-from maquette.training.craft.ema import EMA
 from maquette.training.distributed import several_processes
 from maquette.training.failures import named_failures
 from maquette.training.loggers import make_loggers
-from maquette.training.loggers.wandb import WeightsAndBiases
 from maquette.training.mode import Mode
 from maquette.training.optimization.optimizers import plain
 from maquette.training.phases import Phases
@@ -77,7 +74,8 @@ def run_job(
         always_export: export what an interrupted run has, also where ``training.finish`` lists no export.
         tools: instruments of this run.
         opening: done before the folder is opened, by the leading process, when nothing is left to refuse.
-        replaces: what ``opening`` sets aside; removed after the first step, as what was in the folder is.
+        replaces: old runs that ``opening`` sets aside; deleted after the first step, like the old run of
+            this folder.
     """
     job = _Job(cfg, mode, listeners, resume, overwrite, always_export, again, tools, replaces)
     with (
@@ -165,7 +163,7 @@ class _Job:
         self.checkpoint = {}  # the Trainer reads the file itself
         with self.phases.phase("optimising", announce=False), self.tools.around(self.folder):
             self.trainer.fit(self.system, datamodule=self.data, ckpt_path=self.resume, weights_only=True)
-        by_leader(self._works)  # also where no step was left to take
+        self.settle_old()  # also where no step was left to take
         if "test" in self.training.finish and not self.interrupt.requested and self._does("test_step"):
             with self.phases.phase("rendering"):
                 self.trainer.test(self.system, datamodule=self.data, verbose=False)
@@ -224,11 +222,23 @@ class _Job:
         """A Trainer of this process alone, for the weights as they are."""
         self.system.set_resume_status(self.system.true_current_epoch, self.system.true_global_step)
         settings = {**plain(self.cfg.trainer), "devices": 1, "strategy": "auto", "num_nodes": 1}
-        callbacks = [StepFrame(self.cfg.seed), self.interrupt, *self._kept_averages()]
+        callbacks = [BatchBoundaries(self.cfg.seed), self.interrupt, *self._kept_averages()]
         plugins = [LightningEnvironment()]
         return make_trainer({**settings, "plugins": plugins}, self.training, self.folder, callbacks, [])
 
-    def _works(self) -> None:
+    def settle_old(self) -> None:
+        """Drop the old runs, unless Ctrl-C was pressed in the first step of this one.
+
+        Raises:
+            Abort: it was, and the old runs can come back.
+        """
+        if not from_leader(self.interrupt.requested):  # which another process may not have heard of yet
+            by_leader(self.drop_old)
+        elif from_leader(any(one.can_come_back for one in self.old)):
+            raise Abort
+
+    def drop_old(self) -> None:
+        """Remove the old runs."""
         for one in self.old:
             one.drop()
 
@@ -255,18 +265,16 @@ class _Job:
         more = several_processes(check_trainer(settings), self.system.skips_parameters, shares)
         settings |= more
         if self.mode != "train":
-            callbacks = [StepFrame(self.cfg.seed), self.interrupt, *self._average()]
+            callbacks = [BatchBoundaries(self.cfg.seed), self.interrupt, *self._average()]
             return make_trainer(settings, self.training, self.folder, callbacks, [])
-        loggers = [*make_loggers(self.training, self.folder, self.cfg), *self.system.get_loggers()]
-        for one in loggers:
-            if isinstance(one, WeightsAndBiases):
-                self.ending.push(one.end)
+        made = make_loggers(self.training, self.folder, self.cfg, self.ending)
+        loggers = [*made, *self.system.get_loggers()]
         callbacks = [
-            StepFrame(self.cfg.seed),
+            BatchBoundaries(self.cfg.seed),
             self.interrupt,
-            FirstStep(self._works),
+            AfterFirstStep(self.settle_old),
             *self._average(),
-            *craft_callbacks(self.training, self.listeners, self.folder),
+            *craft_callbacks(self.training),
             *standard_callbacks(self.training, self.folder, self.listeners, loggers, self.cfg),
             *recipe_checkpoints(plain(self.cfg.checkpoint), self.folder),
             LastCheckpoint(self.folder.ckpts, self.training.checkpoint_every),
@@ -295,11 +303,3 @@ class _Job:
 
     def _does(self, step: str) -> bool:
         return getattr(type(self.system), step) is not getattr(LightningModule, step)
-
-
-def training_config(cfg: ExperimentConfig) -> TrainingConfig:
-    """The checked ``training:`` block."""
-    settings: TrainingConfig = OmegaConf.to_object(
-        parse_structured(TrainingConfig, cfg.training, key="training")
-    )
-    return settings

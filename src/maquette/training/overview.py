@@ -15,7 +15,7 @@ from maquette.core.device import current_device, peak_memory
 from maquette.core.log import get_logger
 from maquette.core.progress import ProgressEvent, ProgressListener
 from maquette.io.data import write_json
-from maquette.training.craft.ema import EMA
+from maquette.training.callbacks.ema import EMA
 from maquette.training.inspect.counting import count_parameters
 from maquette.training.optimization.state import WAYS
 from maquette.training.run_folder import RunFolder

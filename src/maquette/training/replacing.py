@@ -1,18 +1,25 @@
-"""A run that begins where another one is: the old one is kept until the new one has shown that it works."""
+"""A run that begins where another one is: the old one is kept until the new one has taken a step."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from maquette.core.errors import UserError
 from maquette.core.log import get_logger
-from maquette.core.paths import unfinished_name
+from maquette.core.paths import remove, unfinished_name
 from maquette.core.processes import is_leader
-from maquette.training.run_folder import RunFolder, remove
+from maquette.training.run_folder import RunFolder
 
 log = get_logger(__name__)
+
+POLL = 0.1
+"""Seconds between two looks at whether the leading process is done."""
+
+PATIENCE = 60.0
+"""Seconds after which the others stop waiting for it."""
 
 
 class OldRun:
@@ -28,7 +35,8 @@ class OldRun:
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
-        self._is_ours = False
+        self._made_room = False
+        """Whether this object has made room for a new run, which has not taken its first step yet."""
 
     @property
     def path(self) -> Path:
@@ -40,8 +48,8 @@ class OldRun:
         return self.folder.root / ".replacing"
 
     def set_aside(self) -> None:
-        """Make room for the new run. Where there are two already, because one was killed that was to replace
-        the other, the one that is kept is the newest that holds work.
+        """Make room for the new run. If a killed replacement left two runs, keep the newer one if it has a
+        checkpoint, else the older.
 
         Raises:
             UserError: something has the name of what a run writes, and no run was begun here.
@@ -50,44 +58,71 @@ class OldRun:
         self.folder.check_replaceable()
         if self.path.is_dir() and self.folder.has_checkpoint:
             self.drop()
+        self._made_room = True
         if self.path.is_dir():
-            self._is_ours = True
             self.folder.clear()
         elif content := self.folder.content():
-            self._is_ours = True
             self._halfway.mkdir()
             for path in content:
                 path.replace(self._halfway / path.name)
             self._halfway.replace(self.path)
 
     def drop(self) -> None:
-        """The new run has shown that it works: remove the old one."""
-        self._is_ours = False
+        """The new run has taken its first step: remove the old one."""
+        self._made_room = False
         if self.path.is_dir():
             gone = self.path.with_name(unfinished_name(self.path))
             self.path.replace(gone)
             remove(gone)
 
     def recover(self, err: BaseException) -> None:
-        """The new run broke. Put the old one back if that was by a mistake or a wish of the user, before the
-        new one held work; else keep both, since what the new one has written tells what went wrong.
+        """The new run ended before its first step. A mistake of the user, or Ctrl-C, brings the old one back.
+        After anything else both are kept: what the new one has written tells what went wrong.
         """
-        if not self._is_ours:
+        if not self._made_room:
             return
-        self._is_ours = False
-        by_user = isinstance(err, UserError | KeyboardInterrupt) and not self.folder.has_checkpoint
-        if by_user or self._halfway.is_dir():
+        comes_back = isinstance(err, UserError | KeyboardInterrupt) and self.can_come_back
+        if comes_back or self._halfway.is_dir():
             self._put_back()
             log.info("the run that was in the folder is there again: %s", self.folder.root)
+        elif isinstance(err, UserError) and not self.path.is_dir() and not self.folder.has_checkpoint:
+            self.folder.clear()  # no run was there: what is there now, the new one has written
         else:
+            self.say_kept()
+        self._made_room = False
+
+    @property
+    def can_come_back(self) -> bool:
+        """Whether the old run was set aside, and nothing would be lost with the new one."""
+        return self._made_room and self.path.is_dir() and not self.folder.has_checkpoint
+
+    def say_kept(self) -> None:
+        """Tell, once, where the old run is, if it was set aside and not removed."""
+        if self._made_room and self.path.is_dir():
             log.warning("the run that was to be replaced is kept in %s", self.path)
+        self._made_room = False
 
     def settle(self) -> None:
-        """Finish what a killed program has left half done: without a recipe the new run has not begun."""
-        if self._halfway.is_dir() or (self.path.is_dir() and not self.folder.recipe.is_file()):
+        """Finish what a killed program has left half done: a new run without a recipe has not begun, and the
+        old one is put back. Of several processes the leading one does it, and the others wait for that.
+        """
+        if not is_leader():
+            self._wait_until_settled()
+        elif not self._is_settled:
             self._put_back()
         elif self.path.is_dir():
-            log.info("the run that is to be replaced is kept in %s until the new one works", self.path)
+            log.info("the old run is kept in %s until the new one has taken a step", self.path)
+
+    @property
+    def _is_settled(self) -> bool:
+        """Whether nothing is half done; ``path``, which becomes ``_halfway``, has to be looked at first."""
+        is_half_begun = self.path.is_dir() and not self.folder.recipe.is_file()
+        return not is_half_begun and not self._halfway.is_dir()
+
+    def _wait_until_settled(self) -> None:
+        begin = time.monotonic()
+        while not self._is_settled and time.monotonic() - begin < PATIENCE:
+            time.sleep(POLL)
 
     def _put_back(self) -> None:
         if not self._halfway.is_dir():
@@ -102,7 +137,7 @@ class OldRun:
 
 @contextmanager
 def kept_until_it_works(*old: OldRun) -> Iterator[None]:
-    """When the block breaks, see to the old runs that were set aside in it and not dropped."""
+    """When the block ends or breaks, see to the old runs that were set aside in it and not dropped."""
     try:
         yield
     except BaseException as err:
@@ -110,3 +145,5 @@ def kept_until_it_works(*old: OldRun) -> Iterator[None]:
             for one in old:
                 one.recover(err)
         raise
+    for one in old:
+        one.say_kept()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import maquette
 from maquette.core.errors import UserError
-from maquette.core.paths import atomic_path, is_unfinished, unfinished_name
+from maquette.core.paths import atomic_path, is_unfinished, remove, unfinished_name
 from maquette.core.processes import is_leader
 from maquette.training.git_state import write_git_state
 
@@ -139,7 +139,7 @@ class RunFolder:
         return [path for pattern in CONTENT for path in self.root.glob(pattern)]
 
     def check_replaceable(self) -> None:
-        """Find out that what has the names of a run's files here is none.
+        """Refuse to replace files that have the names of a run's files and belong to no run.
 
         Raises:
             UserError: no run was begun here.
@@ -202,8 +202,9 @@ class RunFolder:
 
 @contextmanager
 def nothing_left_behind(folder: RunFolder) -> Iterator[None]:
-    """Remove what a run has made, its folder and the parents made for it too, if the user's mistake shows
-    only after that. Of several processes, the leading one does.
+    """If the block ends in a mistake of the user, remove what it has written, and the folders made for it.
+
+    Only where nothing was there before, and only in the leading process.
     """
     if not is_leader():
         yield
@@ -225,14 +226,6 @@ def nothing_left_behind(folder: RunFolder) -> Iterator[None]:
 def _empty(folder: Path) -> None:
     for path in folder.iterdir():
         remove(path)
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _write(path: Path, content: bytes) -> None:

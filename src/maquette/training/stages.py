@@ -20,8 +20,9 @@ from maquette.core.progress import ProgressEvent, ProgressListener
 from maquette.core.registry import find, load_extension
 from maquette.core.stages import in_stage
 from maquette.io.data import read_json, write_json
+from maquette.training.config import training_config
 from maquette.training.failures import named_failures
-from maquette.training.job import run_job, training_config
+from maquette.training.job import run_job
 from maquette.training.mode import Mode
 from maquette.training.optimization.optimizers import plain
 from maquette.training.profiling.tools import NO_TOOLS, Tools

@@ -24,10 +24,10 @@ from maquette.core.processes import is_leader
 from maquette.core.structured import type_name
 from maquette.core.typecheck import accepts
 from maquette.training.callbacks.checkpoint import WholeCheckpoints
+from maquette.training.callbacks.ema import EMA
 from maquette.training.config import TrainingConfig
-from maquette.training.craft.ema import EMA
 from maquette.training.craft.precision import precision_settings
-from maquette.training.observing import seconds_of
+from maquette.training.durations import seconds_of
 from maquette.training.run_folder import RunFolder
 
 log = get_logger(__name__)

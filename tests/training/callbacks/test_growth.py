@@ -61,6 +61,15 @@ def test_a_run_that_keeps_nothing_is_left_alone(
     assert "Memory grows" not in caplog.text
 
 
+def test_there_is_one_look_a_step_however_many_batches_make_it(
+    toy: Any, monkeypatch: pytest.MonkeyPatch, impatient: None
+) -> None:
+    steps: list[int] = []
+    monkeypatch.setattr(GrowthWatch, "_look", lambda self, census: steps.append(self.step))
+    run(toy(*WATCH, "trainer.max_steps=4", "trainer.accumulate_grad_batches=3"), "train")
+    assert steps == [1, 2, 3, 4]
+
+
 def test_a_look_waits_until_it_costs_little() -> None:
     watch = GrowthWatch(GrowthConfig(), cost=10.0)
     watch._looked = time.perf_counter()

@@ -7,10 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from maquette.core.errors import ConfigError
 from maquette.core.loading import load_checkpoint
 from maquette.training.callbacks import time_budget
-from maquette.training.observing import seconds_of
 from maquette.training.run import run
 
 
@@ -51,17 +49,3 @@ def test_a_stage_out_of_time_is_not_followed_by_the_next(toy: Any, tmp_path: Pat
     stages = "stages=[{name: a, training: {time_budget: 2}},{name: b}]"
     result = run(toy(stages, "trainer.max_steps=6"), "train")
     assert result.status == "out of time" and not (tmp_path / "run" / "stages" / "01-b").exists()
-
-
-@pytest.mark.parametrize(
-    ("given", "seconds"),
-    [(None, None), (90, 90.0), ("90", 90.0), ("1.5m", 90.0), ("1h30m", 5400.0), ("1D", 86400.0)],
-)
-def test_durations(given: Any, seconds: float | None) -> None:
-    assert seconds_of("training.time_budget", given) == seconds
-
-
-@pytest.mark.parametrize("given", [0, -3, "soon", "1h later", True, "nan", "inf", [3]])
-def test_durations_that_are_none(given: Any) -> None:
-    with pytest.raises(ConfigError, match=r"training\.time_budget"):
-        seconds_of("training.time_budget", given)

@@ -1,6 +1,7 @@
 """What a run tells Weights & Biases offline is read back from the file that `wandb sync` would send."""
 
 import json
+import shutil
 import socket
 import struct
 from collections.abc import Iterator
@@ -105,6 +106,24 @@ def test_numbers_and_a_picture_are_read_back_from_a_run_and_its_resumption(
     assert list(elsewhere.rglob("*")) == []
     with pytest.raises(BlockingIOError):
         network.accept()
+
+
+def identities(folder: Path) -> list[str]:
+    return [path.name.rpartition("-")[2] for path in (folder / "wandb_logs" / "wandb").glob("offline-run-*")]
+
+
+@pytest.mark.parametrize("how", ["overwrite", "again"])
+def test_a_new_beginning_is_another_run(toy: Any, tmp_path: Path, elsewhere: Path, how: str) -> None:
+    words, folder = ("training.loggers=[wandb]", "training.finish=[]"), tmp_path / "run"
+    run(toy(*words), "train")
+    (before,) = identities(folder)
+    if how == "overwrite":
+        run(toy(*words), "train", overwrite=True)
+    else:
+        shutil.rmtree(folder / "ckpts")
+        run(toy(*words), "train", resume=folder)
+    (now,) = identities(folder)
+    assert now != before
 
 
 def test_other_processes_begin_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from maquette.core.errors import CollapseError, RunFailed, UserError
 from maquette.core.loading import load_checkpoint
 from maquette.core.paths import atomic_path
-from maquette.training.callbacks.steps import StepCallback
-from maquette.training.craft.ema import EMA
+from maquette.training.callbacks.ema import EMA
+from maquette.training.callbacks.step_callback import StepCallback
 
 
 class WholeCheckpoints(TorchCheckpointIO):

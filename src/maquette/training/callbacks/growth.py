@@ -6,9 +6,10 @@ import time
 from collections import Counter
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from maquette.core.log import get_logger
+from maquette.training.callbacks.step_callback import StepCallback
 from maquette.training.observing import GrowthConfig
 from maquette.training.profiling.tensors import (
     Census,
@@ -26,7 +27,7 @@ SHOWN = 3
 """Kinds of tensors, and lines, that a warning names."""
 
 
-class GrowthWatch(Callback):
+class GrowthWatch(StepCallback):
     """Counts the living tensors that no module and no optimizer owns, and warns once when there are more and
     more of them: which kind, who holds them, which lines make them.
 
@@ -49,6 +50,7 @@ class GrowthWatch(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The time before the first look runs."""
+        super().on_train_start(trainer, pl_module)
         self._looked = time.perf_counter()
 
     def on_train_batch_start(
@@ -59,18 +61,15 @@ class GrowthWatch(Callback):
             self._places = CreationPlaces()
             self._places.__enter__()
             self._tracing = True
-            self._traced = trainer.global_step
+            self._traced = self.step
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_step_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look when it is due; tell two steps after the one whose tensors were traced."""
-        step = trainer.global_step
         if self._places is not None and self.warning is None:
             self._stop_tracing()
-            if step > self._traced + 2:
+            if self.step > self._traced + 2:
                 self._tell(pl_module, self._places.surviving())
-        elif step % self.cfg.every == 0 and self.warning is None and not self._too_soon():
+        elif self.step % self.cfg.every == 0 and self.warning is None and not self._too_soon():
             begin = time.perf_counter()
             self._look(take_census(pl_module, trainer.optimizers))
             self._looked = time.perf_counter()

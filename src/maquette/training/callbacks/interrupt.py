@@ -11,7 +11,7 @@ from types import FrameType
 from lightning.pytorch import LightningModule, Trainer
 
 from maquette.core.log import get_logger
-from maquette.training.callbacks.steps import StepCallback
+from maquette.training.callbacks.step_callback import StepCallback
 
 log = get_logger(__name__)
 

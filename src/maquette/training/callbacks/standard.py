@@ -15,11 +15,12 @@ from maquette.training.callbacks.growth import GrowthWatch
 from maquette.training.callbacks.histograms import Histograms
 from maquette.training.callbacks.plateau import Plateau
 from maquette.training.callbacks.progress import Progress
-from maquette.training.callbacks.step_log import StepLog
+from maquette.training.callbacks.speed_log import SpeedLog
 from maquette.training.callbacks.time_budget import TimeBudget
 from maquette.training.config import TrainingConfig
-from maquette.training.observing import seconds_of
+from maquette.training.durations import seconds_of
 from maquette.training.optimization.optimizers import PLATEAU
+from maquette.training.overview import ShowOverview
 from maquette.training.run_folder import RunFolder
 
 
@@ -34,9 +35,10 @@ def standard_callbacks(
     logging = training.logging
     scheduler = cfg.system.get("scheduler") or {}
     return [
+        ShowOverview(listeners, folder),
         *([Plateau(scheduler)] if scheduler.get("name") == PLATEAU else []),
         CollapseWatch(training.collapse),
-        *([StepLog(logging)] if loggers or logging.timing else []),
+        *([SpeedLog(logging)] if loggers or logging.timing else []),
         *([Histograms(logging)] if loggers and logging.histograms else []),
         *([LearningRateMonitor(logging_interval="step")] if loggers else []),
         *([GrowthWatch(training.growth)] if training.growth.enabled else []),

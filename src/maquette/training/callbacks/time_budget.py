@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from maquette.core.log import get_logger
-from maquette.training.callbacks.steps import StepCallback
+from maquette.training.callbacks.step_callback import StepCallback
 
 log = get_logger(__name__)
 

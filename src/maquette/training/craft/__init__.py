@@ -1,1 +1,1 @@
-"""What makes a model learn well: what is frozen, averaged, recomputed, compiled, and in which precision."""
+"""What makes a model learn well: what is frozen, recomputed, compiled, and in which precision."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from lightning.pytorch import Callback
 
 from maquette.core.base import BaseModule
 from maquette.core.log import get_logger
-from maquette.core.progress import ProgressListener
 from maquette.training.base_system import BaseSystem
 from maquette.training.config import TrainingConfig
 from maquette.training.craft.compiling import compile_modules
@@ -17,8 +14,6 @@ from maquette.training.craft.gradient_checkpointing import use_gradient_checkpoi
 from maquette.training.craft.initialisation import initialise
 from maquette.training.craft.memory_format import use_channels_last
 from maquette.training.craft.rules import freeze_rules, init_rules
-from maquette.training.overview import ShowOverview
-from maquette.training.run_folder import RunFolder
 
 log = get_logger(__name__)
 
@@ -51,9 +46,7 @@ def _read_by_modules(system: BaseSystem) -> set[str]:
     }
 
 
-def craft_callbacks(
-    training: TrainingConfig, listeners: Sequence[ProgressListener], folder: RunFolder
-) -> list[Callback]:
-    """Freezing by the step, and the table at the start."""
+def craft_callbacks(training: TrainingConfig) -> list[Callback]:
+    """What freezes and thaws while the model is trained."""
     rules = [rule for rule in freeze_rules(training.freeze) if not rule.for_good]
-    return [*([Freeze(rules)] if rules else []), ShowOverview(listeners, folder)]
+    return [Freeze(rules)] if rules else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger
@@ -16,7 +17,9 @@ from maquette.training.run_folder import RunFolder
 WANDB = "wandb_logs"
 
 
-def make_loggers(training: TrainingConfig, folder: RunFolder, cfg: ExperimentConfig) -> list[Logger]:
+def make_loggers(
+    training: TrainingConfig, folder: RunFolder, cfg: ExperimentConfig, ending: ExitStack
+) -> list[Logger]:
     """The logs that ``training.loggers`` lists; the first one is the one a module calls its logger.
 
     ``system.loggers.wandb: {enable: true, project, name}``, which recipes of this ecosystem have, is the same
@@ -24,27 +27,38 @@ def make_loggers(training: TrainingConfig, folder: RunFolder, cfg: ExperimentCon
 
     Nothing is written before the Trainer begins.
 
+    Args:
+        training: the ``training:`` block.
+        folder: of the run.
+        cfg: the experiment.
+        ending: closed when the run has ended, and with it the logs that have to be told.
+
     Raises:
         MissingBackendError: ``wandb`` is listed, and not installed.
     """
     own = (cfg.system.get("loggers") or {}).get("wandb") or {}
-    if own.get("enable", False) and "wandb" not in training.loggers:
-        training.loggers = [*training.loggers, "wandb"]
+    wanted = {*training.loggers, *(["wandb"] if own.get("enable", False) else [])}
     makers: dict[str, Callable[[], Logger]] = {
         "tensorboard": lambda: TensorBoard(folder.root, name="tb_logs"),
         "csv": lambda: CSVLogger(folder.root, name="csv_logs"),
-        "wandb": lambda: _wandb(training, folder, cfg, own),
+        "wandb": lambda: _wandb(training, folder, cfg, own, ending),
     }
-    return [make() for name, make in makers.items() if name in training.loggers]
+    return [make() for name, make in makers.items() if name in wanted]
 
 
 def _wandb(
-    training: TrainingConfig, folder: RunFolder, cfg: ExperimentConfig, own: Mapping[str, Any]
+    training: TrainingConfig,
+    folder: RunFolder,
+    cfg: ExperimentConfig,
+    own: Mapping[str, Any],
+    ending: ExitStack,
 ) -> Logger:
     settings = training.logging.wandb
-    return WeightsAndBiases(
+    logger = WeightsAndBiases(
         folder.root / WANDB,
         project=own.get("project") or settings.project,
         name=own.get("name") or settings.name or f"{cfg.name}-{cfg.tag}".rstrip("-"),
         offline=settings.offline,
     )
+    ending.push(logger.end)
+    return logger

@@ -43,7 +43,6 @@ class WeightsAndBiases(WandbLogger):
             name=name,
             project=project,
             save_dir=folder,
-            id=_id_of(folder),
             mode="offline" if offline else "online",
             resume=None if offline else "allow",
             settings=SETTINGS,
@@ -60,6 +59,7 @@ class WeightsAndBiases(WandbLogger):
         if self._experiment is not None or rank_zero_only.rank != 0:
             return super().experiment
         folder = Path(str(self.save_dir))
+        self._wandb_init["id"] = self._id = _id_of(folder)  # now that an old run is out of the way
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with _environment(WANDB_CACHE_DIR=folder / "cache", WANDB_DATA_DIR=folder / "data"):

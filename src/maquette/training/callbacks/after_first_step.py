@@ -1,4 +1,4 @@
-"""When a run has shown that it works."""
+"""What is done once, when a run has taken its first step."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from lightning.pytorch import LightningModule, Trainer
 
-from maquette.training.callbacks.steps import StepCallback
+from maquette.training.callbacks.step_callback import StepCallback
 
 
-class FirstStep(StepCallback):
-    """Does something, in the leading process, after the first step that a run takes."""
+class AfterFirstStep(StepCallback):
+    """Does something after the first step that a run takes; several processes do it together."""
 
     def __init__(self, act: Callable[[], None]) -> None:
         self.act: Callable[[], None] | None = act
@@ -18,5 +18,5 @@ class FirstStep(StepCallback):
     def on_step_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Once."""
         act, self.act = self.act, None
-        if act is not None and trainer.is_global_zero:
+        if act is not None:
             act()

@@ -9,12 +9,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.profilers import PassThroughProfiler
 
 from maquette.core.device import memory_in_use
-from maquette.training.callbacks.steps import StepCallback
+from maquette.training.callbacks.step_callback import StepCallback
 from maquette.training.observing import LoggingConfig
 from maquette.training.profiling.sections import SectionProfiler, Sections
 
 
-class StepLog(StepCallback):
+class SpeedLog(StepCallback):
     """Logs ``speed/steps_per_second``, ``time_ms/PART`` (means a step) and ``memory_gb/...`` with the losses.
 
     The first step, which compiles kernels, is left out. A Trainer that was given a profiler of its own keeps
@@ -95,7 +95,7 @@ class StepLog(StepCallback):
 def step_seconds(callbacks: Iterable[Callback]) -> dict[str, float]:
     """Mean seconds a step, by part, largest first; without the first step."""
     for one in callbacks:
-        if isinstance(one, StepLog) and one.steps > 0:
+        if isinstance(one, SpeedLog) and one.steps > 0:
             parts = sorted(one.totals.items(), key=lambda part: -part[1])
             return {name: round(value / one.steps, 6) for name, value in parts}
     return {}

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from maquette.training.callbacks.steps import StepCallback
+from maquette.training.callbacks.step_callback import StepCallback
 
 
 class WeightAverage:

@@ -13,14 +13,19 @@ def _seeding(stage: str) -> Any:
     """The hook that seeds the global generators before a batch of an evaluation."""
 
     def hook(
-        self: StepFrame, trainer: Trainer, module: LightningModule, batch: Any, number: int, loader: int = 0
+        self: BatchBoundaries,
+        trainer: Trainer,
+        module: LightningModule,
+        batch: Any,
+        number: int,
+        loader: int = 0,
     ) -> None:
         seed_global(self.seed, f"{stage}/{number}", 0, trainer.global_rank)
 
     return hook
 
 
-class StepFrame(Callback):
+class BatchBoundaries(Callback):
     """Makes a batch a function of the weights and of its number; the first of the callbacks.
 
     Nothing of ours draws from the global generators, but layers such as dropout and the code of others do.

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from maquette.core.loading import load_checkpoint
-from maquette.training.craft.ema import WeightAverage
+from maquette.training.callbacks.ema import WeightAverage
 from maquette.training.run import run
 from maquette.training.weights import averaged_state
 
