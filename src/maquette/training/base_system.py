@@ -44,8 +44,8 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
 
     kind: ClassVar[str] = "system"
     loss_names: ClassVar[Sequence[str]] = ()
-    """Losses that are set in some steps only, the first one perhaps not among them. A weight in the recipe
-    for a loss that is neither set nor known is taken for a mistake."""
+    """Losses that are set in some steps only, perhaps not in the first one. A weight whose name is neither
+    here nor set in the first step, and looks like one that is, is refused as mistyped."""
 
     skips_parameters: ClassVar[bool] = False
     """Whether some parameters get no gradient in some steps. Several processes, which exchange gradients,
@@ -204,7 +204,7 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
         self._losses[name] = value * weight
 
     def total_loss(self) -> Tensor:
-        """The sum of the losses set in this step, which are forgotten by it."""
+        """The weighted sum of the losses set in this step; the next step begins with none."""
         self._check_loss_names()
         total = sum(self._losses.values(), start=torch.zeros((), device=self.device))
         self._losses = {}
@@ -230,7 +230,7 @@ class BaseSystem(SaverMixin, Updateable, LightningModule):
         return self.sections.section(part)
 
     def _logs_now(self) -> bool:
-        """Whether this step is written to the logs; a weight needs no copy to the device in the others."""
+        """Whether this step is written to the logs; in the others no weight is copied to the device."""
         trainer = self._trainer
         return trainer is None or trainer._logger_connector.should_update_logs
 

@@ -1,4 +1,4 @@
-"""Several processes, one run: they find each other, none outlives the others, and Lightning is told of them.
+"""Several processes, one run: how they join, end together, and are announced to Lightning.
 
 Each process is started from outside, by a command of this package or by torchrun.
 """
@@ -95,7 +95,7 @@ def processes_wanted(trainer: Mapping[str, Any]) -> int:
 
 
 def several_processes(settings: Mapping[str, Any], unused: bool, shares: bool) -> dict[str, Any]:
-    """What a Trainer is given besides, for as many processes as were started.
+    """The settings of a Trainer that follow from how many processes were started.
 
     Args:
         settings: the ``trainer:`` block.
@@ -145,8 +145,9 @@ def _check_alone(settings: Mapping[str, Any]) -> None:
 def _ending_when_told() -> Iterator[None]:
     """End this process on SIGTERM, or when its parent is gone, whatever its main thread waits for.
 
-    A handler would only run when the main thread returns to Python, which one that waits for a lost process
-    never does. So the signal is kept back, and a thread looks for it.
+    Python runs signal handlers in the main thread, between two of its own instructions. A main thread that
+    waits for a lost process inside a library never gets there. So the signal is blocked, and another thread
+    looks for it.
     """
     done = threading.Event()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

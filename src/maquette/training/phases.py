@@ -18,7 +18,7 @@ class Phases:
 
     @contextmanager
     def phase(self, name: str, announce: bool = True) -> Iterator[None]:
-        """The block is the phase ``name``; without ``announce`` it tells the listeners itself."""
+        """The block is the phase ``name``; without ``announce``, what runs inside tells the listeners."""
         for listener in self.listeners if announce else ():
             listener(ProgressEvent(step=0, total=0, rate=0.0, eta=None, phase=name))
         begin = time.perf_counter()

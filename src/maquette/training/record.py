@@ -12,7 +12,7 @@ from maquette.training.result import RunResult
 
 
 def run_record(cfg: ExperimentConfig, mode: Mode, result: RunResult, **more: Any) -> dict[str, Any]:
-    """Plain values: what was run, what it came to, ``more``, and where."""
+    """What was run, its result, ``more``, and the machine it ran on; plain values only."""
     return {
         "name": cfg.name,
         "mode": mode,

@@ -78,8 +78,8 @@ def resumed_checkpoint(path: Path, training: bool) -> Path | None:
 
 
 def set_later_aside(folder: RunFolder, resumed: Path) -> None:
-    """Move the checkpoints of a run that have more steps than the one it goes back to into ckpts/later, or
-    they would be taken for the newest ones of what follows.
+    """Move the checkpoints with more steps than the one that a run goes back to into ckpts/later, so that
+    they are not taken for the newest ones from here on.
     """
     step = _step(resumed)
     for path in folder.checkpoints if folder.holds(resumed) else []:
@@ -92,14 +92,14 @@ def set_later_aside(folder: RunFolder, resumed: Path) -> None:
 
 
 def say_changes(folder: RunFolder, cfg: ExperimentConfig) -> None:
-    """Tell which settings are others than those that the run in ``folder`` has had so far."""
+    """Tell which settings differ from those that the run in ``folder`` has had so far."""
     changes = changed_settings(folder, cfg)
     if changes:
         log.info("the run goes on with other settings than before:\n%s", "\n".join(_listed(changes)))
 
 
 def check_finished(folder: RunFolder, cfg: ExperimentConfig, stage: str, index: int) -> None:
-    """Find out that settings of a stage were changed that has come to its end.
+    """Refuse changes of the settings of a stage that is finished.
 
     Raises:
         UserError: they would be written down and used nowhere.
@@ -135,7 +135,7 @@ def _step(path: Path) -> int:
 
 
 def _free_name(path: Path) -> Path:
-    """The path, with a number where something of its name is there from the time before."""
+    """The path, with a number if something of that name is there already."""
     names = (path.with_stem(f"{path.stem}-{number}") for number in count(2))
     return next(one for one in chain([path], names) if not one.exists())
 

@@ -32,7 +32,7 @@ CONTENT = (
 what is not listed survives `--overwrite`."""
 
 RECIPE = ("configs", "config.yaml", "cmd.txt")
-"""What stays when a run begins again that had come to nothing yet."""
+"""What stays when a run without a checkpoint begins again."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class RunFolder:
         return self.root / "error.log"
 
     def check_usable(self, reuse: bool) -> None:
-        """Find out that a run cannot be written here before any work is done; makes no folder.
+        """Refuse a folder that a run cannot be written to, before any work is done; nothing is made.
 
         Args:
             reuse: whether files of an earlier run may be there.
@@ -126,7 +126,7 @@ class RunFolder:
 
     @property
     def _is_unused(self) -> bool:
-        """Whether nothing is here but what a run killed before its first file has left."""
+        """Whether there is at most what a run left that was killed before its recipe was written."""
         known = (self.configs, self.configs / "raw.yaml")
         return all(path in known or is_unfinished(path) for path in self.root.rglob("*"))
 

@@ -56,12 +56,12 @@ class Stage:
         return f"{self.index + 1}/{self.of} {self.name}"
 
     def record(self) -> dict[str, Any]:
-        """What its run wrote about itself when it ended; empty if it has not."""
+        """Its ``run.json``; empty while there is none."""
         path = self.folder.root / "run.json"
         return read_json(path) if path.is_file() else {}
 
     def is_done(self) -> bool:
-        """Whether it went to its end (the last one may be given more steps)."""
+        """Whether it has taken all its steps; the last stage may have been given more of them since."""
         record = self.record()
         wanted = self.cfg.trainer.get("max_steps", 0) if self.index + 1 == self.of else 0
         return record.get("status") == "done" and record["global_step"] >= wanted
@@ -158,7 +158,7 @@ def _first_open(stages: Sequence[Stage]) -> int:
 
 
 def _checked(cfg: ExperimentConfig, folder: RunFolder) -> list[Stage]:
-    """The stages, each with everything tested that can be tested before the first one runs."""
+    """The stages, each checked as far as that is possible before the first one runs."""
     for path in cfg.extensions:
         load_extension(path)
     stages = []
@@ -243,7 +243,7 @@ def _evaluate(
 
 
 def _concluded(cfg: ExperimentConfig, stages: Sequence[Stage], folder: RunFolder) -> RunResult:
-    """What all stages came to; of several processes, the leading one sums up."""
+    """The result of all stages together, which the leading process sums up."""
     return cast(RunResult, from_leader(_conclude(cfg, stages, folder) if is_leader() else None))
 
 

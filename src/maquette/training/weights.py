@@ -61,7 +61,7 @@ def run_checkpoint(path: str | Path) -> dict[str, Any]:
 def check_fits(
     model: nn.Module, state: Mapping[str, Tensor], path: str | Path, partial: bool = False
 ) -> None:
-    """Find out that the weights of ``path`` are those of another model.
+    """Refuse the weights of a checkpoint that are those of another model.
 
     Args:
         model: what is to take them.

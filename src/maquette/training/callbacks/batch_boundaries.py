@@ -1,4 +1,4 @@
-"""What the engine does at the beginning and the end of every batch, before other callbacks look at it."""
+"""What the engine does at the beginning and the end of every batch, before any other callback does."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class LastCheckpoint(StepCallback, Checkpoint):
     """Writes ``last.ckpt`` every so many steps, at the end, and when the run breaks.
 
     A collapsed run is not written: the checkpoint before it is worth more. Neither is one that breaks within
-    a step, from where nobody could go on exactly: modules change (an occupancy grid, say) before its end.
+    a step: some modules (an occupancy grid, say) have changed already, so that it could not go on exactly.
     """
 
     def __init__(self, folder: Path, every: int) -> None:

@@ -1,4 +1,4 @@
-"""Which module made a number that is none: the step is done again, and every module looked at."""
+"""Which module made a NaN or an infinity: the step is repeated, and the output of every module looked at."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps of the optimizer, as callbacks hear of them."""
+"""The base of callbacks that act once a step of the optimizer, not once a batch."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class Freeze(Callback):
         return list({id(one): one for one in found}.values())
 
     def _chosen(self, model: nn.Module) -> list[nn.Parameter]:
-        """What the rules that hold name, of what would learn."""
+        """The parameters that would learn and that a rule freezes now."""
         learning = {id(one) for one in self._learning}
         holding = [rule for rule, active in zip(self.rules, self._active or (), strict=True) if active]
         found = [one for rule in holding for one in matching(model, rule.pattern, KEY).values()]

@@ -20,7 +20,7 @@ _OF_MATRICES: Mapping[str, Callable[..., Any]] = {
     "xavier_normal": nn.init.xavier_normal_,
     "orthogonal": nn.init.orthogonal_,
 }
-"""Schemes that count the inputs and outputs of a weight, which one-dimensional ones do not have."""
+"""Schemes that need the number of inputs and outputs of a weight; a one-dimensional weight has none."""
 
 _RANDOM: Mapping[str, Callable[..., Any]] = {
     "normal": nn.init.normal_,

@@ -46,7 +46,7 @@ class FreezeRule:
 
 @dataclass(kw_only=True)
 class InitRule:
-    """How parameters begin, instead of as their module has it."""
+    """How parameters are drawn at the beginning, in place of what their module does."""
 
     pattern: str = MISSING
     """Dotted path, glob or ``re:REGEX``, as in ``system.optimizer.params``."""

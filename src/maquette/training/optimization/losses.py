@@ -18,8 +18,8 @@ ECOSYSTEM_LOSSES = frozenset(
     opacity opaque orient p position rgb rgb_grad scales sd sdi sds sds_img shape sparsity tv_loss vsd vsd_img
     z_variance""".split()
 )
-"""Losses of the recipes of this ecosystem. Many of these list weights of losses that their system never asks
-for; that is no mistake."""
+"""Losses of the recipes of this ecosystem. Many recipes give weights for losses that their system never has,
+which is accepted."""
 
 
 def check_loss_names(given: Collection[str], used: Collection[str], declared: Collection[str]) -> None:
@@ -31,7 +31,7 @@ def check_loss_names(given: Collection[str], used: Collection[str], declared: Co
         declared: names that the system may set in other steps.
 
     Raises:
-        UnknownKeyError: the name of a weight is no loss, but looks like one that the recipe does not weigh.
+        UnknownKeyError: a weight is of no loss, and its name is close to that of a loss without a weight.
     """
     known = {*used, *declared, *ECOSYSTEM_LOSSES}
     names = [key.removeprefix(PREFIX) for key in given]

@@ -96,7 +96,7 @@ def plain(config: Any) -> Any:
 
 
 def _optimizer_class(name: Any) -> tuple[Any, dict[str, Any]]:
-    """The class of a name, and the arguments that make it what the name promises."""
+    """The class that a name stands for, and the arguments that the name implies."""
     if name == "FusedAdam":
         return torch.optim.AdamW, {"weight_decay": 0.0}  # not fused: clipping of scaled gradients is refused
     found = _class_in(torch.optim, name, Optimizer)
@@ -128,7 +128,7 @@ def _check_group_options(optimizer: Optimizer, params: Mapping[str, Any]) -> Non
 
 
 def _try_step(make: Any, groups: list[Any], args: Mapping[str, Any]) -> None:
-    """Take a step with weights of its own: some values are only missed then, a third beta for example."""
+    """Step once on small weights made for it: some mistakes, such as a missing third beta, show only then."""
     if not make.__module__.startswith("torch.optim") or make is torch.optim.SparseAdam:
         return
     settings = {name: value for name, value in args.items() if name not in WAYS}
@@ -163,7 +163,7 @@ def _scheduler(config: Mapping[str, Any], optimizer: Optimizer, key: str) -> lr_
 
 
 def _try_out(config: Mapping[str, Any], optimizer: Optimizer) -> None:
-    """Take two steps with weights of its own: some arguments are only missed then."""
+    """Step twice on small weights made for it: some missing arguments show only then."""
     kind = torch.optim.SGD if "momentum" in optimizer.defaults else torch.optim.Adam
     more = {"momentum": 0.9} if kind is torch.optim.SGD else {}
     groups = [{"params": [torch.zeros(1)], "lr": float(group["lr"])} for group in optimizer.param_groups]

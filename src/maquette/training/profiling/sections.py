@@ -36,7 +36,7 @@ HOOKS = {
     "on_train_batch_end": "update",
     "save_checkpoint": "checkpoint",
 }
-"""What the Trainer calls the things it does, and the part of the step that they are."""
+"""The Trainer's name of an action -> the part of the step whose time it is."""
 
 _NOTHING: AbstractContextManager[Any] = nullcontext()
 
@@ -181,7 +181,7 @@ class SectionProfiler(Profiler):
 
 
 def part_of(action: str) -> str | None:
-    """The part of a step that an action of the Trainer is; None for those that only contain others."""
+    """The part of a step whose time an action of the Trainer is; None if it only contains other actions."""
     if action.startswith("[Callback]"):
         return "callbacks"
     owner, _, hook = action.rpartition(".")

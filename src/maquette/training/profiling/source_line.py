@@ -11,7 +11,7 @@ import maquette
 PACKAGE = str(Path(maquette.__file__).parent)
 LIBRARIES = ("site-packages", "dist-packages", "<frozen", "<string>", "lib/python")
 ENGINE = "/lightning/"
-"""Above it, a line of ours is only where the whole run was started."""
+"""Where the search ends: lines of ours further out only started the run."""
 MACHINERY = ("/torch/utils/", "/torch/_", "/torch/overrides", "/jaxtyping/", "/beartype/")
 OWN_TOOLS = str(Path(__file__).parent)
 
@@ -19,7 +19,7 @@ OWN_TOOLS = str(Path(__file__).parent)
 def calling_line() -> str:
     """The innermost line of the present call that is ours or the user's, as ``path:line in function``.
 
-    Where there is none below the Trainer, it is that of the library that asked, such as an optimizer.
+    If the Trainer is reached first, the line of the library that called, such as an optimizer.
     """
     frame: FrameType | None = sys._getframe(1)
     library = None
