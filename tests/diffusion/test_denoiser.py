@@ -5,9 +5,11 @@ import torch
 
 from maquette.core.errors import UserError
 from maquette.diffusion import score
-from maquette.diffusion.denoiser import LatentDenoiser, shared_denoiser, weights_dtype
+from maquette.diffusion.denoiser import LatentDenoiser, load_denoiser, shared_denoiser, weights_dtype
+from maquette.diffusion.families.kinds import FAMILIES
 from maquette.diffusion.load import load_pipeline
 from maquette.diffusion.memory import Memory
+from maquette.diffusion.noise_predictor import NoisePredictor
 from maquette.diffusion.text import encode_prompts
 
 CPU = torch.device("cpu")
@@ -29,6 +31,13 @@ def build(name):
 @pytest.fixture(params=MODELS.values(), ids=MODELS.keys(), scope="module")
 def model(request):
     return request.param, build(request.param)
+
+
+@pytest.mark.parametrize("family", [one.name for one in FAMILIES.values()])
+def test_every_family_says_in_one_way_where_the_noise_is(family):
+    denoiser = load_denoiser(f"maquette/random-tiny?family={family}", torch.float32, CPU)
+    assert isinstance(denoiser, NoisePredictor)
+    assert type(denoiser).predict_noise is NoisePredictor.predict_noise
 
 
 def test_sizes_come_from_the_model():

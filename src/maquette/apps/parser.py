@@ -7,7 +7,7 @@ import configparser
 import difflib
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path

@@ -20,9 +20,10 @@ from maquette.core.device import peak_memory, synchronize
 from maquette.core.errors import MaquetteError, UserError
 from maquette.core.random import named_generator
 from maquette.diffusion import score
-from maquette.diffusion.denoiser import Denoiser, shared_denoiser
+from maquette.diffusion.denoiser import shared_denoiser
 from maquette.diffusion.load import family
 from maquette.diffusion.noise_levels import PREDICTIONS, implied_noise
+from maquette.diffusion.noise_predictor import NoisePredictor
 from maquette.diffusion.text import TextEncoding, empty_is_zero, encode_prompts
 
 PROMPT: Final = "a photo of the red mushroom, front view"
@@ -96,7 +97,7 @@ class Checkup:
         self.kind = kind
         self.rng = named_generator(0, "checkup")
 
-    denoiser: Denoiser
+    denoiser: NoisePredictor
     text: TextEncoding
     latents: Tensor
     """Of the sampled picture, (1, C, h, w)."""

@@ -1,49 +1,17 @@
-"""What a guidance needs of a latent diffusion model: latents of pictures, and the noise in noised ones."""
+"""Loading the denoiser of a diffusion model: for one caller, or once for all."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
 from maquette.core.device import is_gpu
 from maquette.core.errors import UserError
 from maquette.diffusion.latent_denoiser import LatentDenoiser
 from maquette.diffusion.load import family, newest_change
 from maquette.diffusion.memory import NOTHING, Memory, placed
-
-
-class Denoiser(Protocol):
-    """The part of a latent diffusion model that score distillation uses; all sizes are the model's own."""
-
-    alphas_cumprod: Float[Tensor, "T"]
-    image_size: int
-    latent_size: int
-    latent_channels: int
-
-    @property
-    def num_train_timesteps(self) -> int:
-        """T, the number of noise levels."""
-
-    def encode(
-        self, images: Float[Tensor, "B 3 H W"], noise: Float[Tensor, "B C h w"] | None = None
-    ) -> Float[Tensor, "B C h w"]:
-        """Latents of pictures in [0, 1], differentiable; with `noise`, a sample of the posterior."""
-
-    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
-        """Pictures of latents, values around [0, 1]."""
-
-    def predict_noise(
-        self,
-        x_t: Float[Tensor, "N C h w"],
-        t: Int[Tensor, "N"],
-        text: Float[Tensor, "N L D"],
-        pooled: Float[Tensor, "N P"] | None = None,
-    ) -> Float[Tensor, "N C h w"]:
-        """The noise in noised latents, whatever the model itself predicts; without a graph."""
 
 
 def load_denoiser(
@@ -54,10 +22,10 @@ def load_denoiser(
     controlnet: str | None = None,
     memory: Memory = NOTHING,
 ) -> Any:
-    """The denoiser of a model, of whatever family, loaded for one caller, who may change it.
+    """The `NoisePredictor` of a model, of whatever family, loaded for one caller, who may change it.
 
-    Models whose predictions need nothing but a text are `Denoiser`s; the others (`diffusion.families`) are
-    too, except that `predict_noise` reads a condition more, which they make from pictures or cameras.
+    What a model reads beside a text, a picture or cameras, is a further argument of its `predict_noise`; the
+    model makes it itself (`diffusion.families`).
 
     Args:
         name: as for `load_pipeline`.
@@ -105,7 +73,7 @@ def shared_denoiser(
     *,
     memory: Memory = NOTHING,
 ) -> Any:
-    """The `Denoiser` of a model that needs nothing but a text, loaded once a process for all who ask alike;
+    """The denoiser of a model that needs nothing but a text, loaded once a process for all who ask alike;
     the last one asked for is kept.
 
     Nobody may change its weights or settings.

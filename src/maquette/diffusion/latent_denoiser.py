@@ -26,7 +26,7 @@ class LatentDenoiser(LatentSpace, NoiseLevels):
     """
 
     reads_a_picture = False
-    """Whether the UNet also reads the latents of a picture, beside the noised ones."""
+    """Whether the UNet also reads the latents of a picture, beside the noised ones (`families.picture`)."""
 
     def __init__(self, unet: Any, vae: Any, scheduler: Any) -> None:
         NoiseLevels.__init__(self, scheduler)
@@ -57,12 +57,7 @@ class LatentDenoiser(LatentSpace, NoiseLevels):
         cross_attention_kwargs: dict[str, Any] | None = None,
     ) -> Float[Tensor, "N C h w"]:
         """What the UNet itself predicts: noise, velocity or clean latents; with a graph if one is wanted."""
-        more: dict[str, Any] = {}
-        if class_labels is not None:
-            more["class_labels"] = class_labels.to(self.unet.dtype)
-        if cross_attention_kwargs is not None:
-            more["cross_attention_kwargs"] = cross_attention_kwargs
-        return self.ask(x_t, t, text, pooled, **more)
+        return self.ask(x_t, t, text, pooled, **self._arguments(class_labels, cross_attention_kwargs))
 
     def ask(
         self,
@@ -77,6 +72,17 @@ class LatentDenoiser(LatentSpace, NoiseLevels):
         if self._sizes is not None:
             more["added_cond_kwargs"] = self._added(pooled, len(x_t), dtype)
         return self.unet(x_t.to(dtype), t, text.to(dtype), return_dict=False, **more)[0].to(x_t.dtype)
+
+    def _arguments(
+        self, class_labels: Tensor | None, cross_attention_kwargs: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        """Those of the UNet that are given."""
+        found: dict[str, Any] = {}
+        if class_labels is not None:
+            found["class_labels"] = class_labels.to(self.unet.dtype)
+        if cross_attention_kwargs is not None:
+            found["cross_attention_kwargs"] = cross_attention_kwargs
+        return found
 
     @classmethod
     def _check(cls, unet: Any, vae: Any) -> None:

@@ -118,7 +118,7 @@ def apply_memory(target: Any, memory: Memory, device: torch.device | None = None
     What a target does not have (an autoencoder, a UNet) needs no memory and is passed over.
 
     Args:
-        target: a `Denoiser` or a pipeline of diffusers, of any family.
+        target: a `NoisePredictor` or a pipeline of diffusers, of any family.
         memory: what to do.
         device: where to compute; networks that are offloaded go there to compute only, the others stay where
             they are. By default where `target` is.

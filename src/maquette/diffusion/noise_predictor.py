@@ -11,10 +11,18 @@ from torch import Tensor
 
 
 class NoisePredictor(ABC):
-    """A network that reads noised samples, their noise levels and a text."""
+    """A network that reads noised samples, their noise levels and a condition: a text, or in some families a
+    picture or cameras. Samples are latents of pictures; all sizes are the model's own.
+    """
 
     alphas_cumprod: Float[Tensor, "T"]
     """The cumulated product of 1 - beta of every noise level."""
+    image_size: int
+    """Height and width of pictures, pixels."""
+    latent_size: int
+    """Height and width of latents."""
+    latent_channels: int
+    """Channels of latents."""
 
     @property
     def device(self) -> torch.device:
@@ -40,11 +48,21 @@ class NoisePredictor(ABC):
         Args:
             x_t: the samples.
             t: their noise levels.
-            text: embeddings of their words.
-            pooled: those of whole texts, for models that read them.
-            condition: what else `predict` of this family reads.
+            text: embeddings that the cross-attention reads, of words in most families.
+            pooled: embeddings of whole texts, for models that read them.
+            condition: further arguments of `predict` of this family.
         """
         return self.noise_in(self.predict(x_t, t, text, pooled, **condition), x_t, t)
+
+    @abstractmethod
+    def encode(
+        self, images: Float[Tensor, "B 3 H W"], noise: Float[Tensor, "B C h w"] | None = None
+    ) -> Float[Tensor, "B C h w"]:
+        """Latents of pictures in [0, 1], differentiable; with `noise`, a sample of the posterior."""
+
+    @abstractmethod
+    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
+        """Pictures of latents, values around [0, 1]."""
 
     @abstractmethod
     def predict(

@@ -72,11 +72,16 @@ class VariationalDenoiser(nn.Module):
 
     @torch.no_grad()
     def pretrained_noise(
-        self, x_t: Float[Tensor, "N C h w"], t: Int[Tensor, "N"], text: Tensor, pooled: Tensor | None = None
+        self,
+        x_t: Float[Tensor, "N C h w"],
+        t: Int[Tensor, "N"],
+        text: Tensor,
+        pooled: Tensor | None = None,
+        **condition: Tensor,
     ) -> Float[Tensor, "N C h w"]:
-        """The noise as the pretrained model sees it."""
+        """The noise as the pretrained model sees it; arguments are those of its `predict_noise`."""
         with without_adapters(self.denoiser.unet):
-            return self.denoiser.predict_noise(x_t, t, text, pooled)
+            return self.denoiser.predict_noise(x_t, t, text, pooled, **condition)
 
     @torch.no_grad()
     def adapted_noise(
@@ -86,9 +91,10 @@ class VariationalDenoiser(nn.Module):
         text: Tensor,
         pooled: Tensor | None = None,
         camera: Float[Tensor, "N K"] | None = None,
+        **condition: Tensor,
     ) -> Float[Tensor, "N C h w"]:
         """The noise as the model of the renderings sees it."""
-        return self.denoiser.noise_in(self._adapted(x_t, t, text, pooled, camera), x_t, t)
+        return self.denoiser.noise_in(self._adapted(x_t, t, text, pooled, camera, condition), x_t, t)
 
     def loss(
         self,
@@ -98,18 +104,25 @@ class VariationalDenoiser(nn.Module):
         text: Tensor,
         pooled: Tensor | None = None,
         camera: Float[Tensor, "N K"] | None = None,
+        **condition: Tensor,
     ) -> Float[Tensor, ""]:
         """The denoising loss on renderings (ProlificDreamer, eq. 8), in what the UNet predicts."""
         x_t = add_noise(x0, eps, self.denoiser.alphas_cumprod[t])
-        out = self._adapted(x_t, t, text, pooled, camera)
+        out = self._adapted(x_t, t, text, pooled, camera, condition)
         return F.mse_loss(out.float(), self.denoiser.target(x0, eps, t).float())
 
     def _adapted(
-        self, x_t: Tensor, t: Tensor, text: Tensor, pooled: Tensor | None, camera: Tensor | None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        text: Tensor,
+        pooled: Tensor | None,
+        camera: Tensor | None,
+        condition: dict[str, Tensor],
     ) -> Tensor:
         if self.camera_embedding is None:
-            return self.denoiser.predict(x_t, t, text, pooled)
+            return self.denoiser.predict(x_t, t, text, pooled, **condition)
         if camera is None:
             camera = x_t.new_zeros(len(x_t), self.camera_dims)
         with replaced(self.denoiser.unet, "class_embedding", self.camera_embedding):
-            return self.denoiser.predict(x_t, t, text, pooled, class_labels=camera)
+            return self.denoiser.predict(x_t, t, text, pooled, class_labels=camera, **condition)

@@ -36,6 +36,10 @@ def cameras(**more):
     )
 
 
+def ask(denoiser, x_t, t, condition):
+    return denoiser.predict_noise(x_t, t, condition.tokens, picture=condition.latents)
+
+
 def test_the_four_numbers_of_a_camera():
     expected = [[0, 1, 0, 0], [-math.pi / 6, -1, 0, 0.5], [math.pi / 6, 0, 1, -0.5]]
     torch.testing.assert_close(cameras(), torch.tensor(expected, dtype=torch.float32), atol=1e-6, rtol=1e-6)
@@ -56,7 +60,7 @@ def test_a_prediction_is_that_of_the_parts_by_hand(denoiser, seeded):
     raw = one.vae.encode(reference * 2 - 1).latent_dist.mode().expand(3, -1, -1, -1)
     x_t, t = torch.randn(3, 4, 8, 8, generator=seeded), torch.tensor([10, 500, 990])
     expected = one.unet(torch.cat([x_t, raw], 1), t, tokens).sample
-    torch.testing.assert_close(denoiser.predict_noise(x_t, t, condition), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ask(denoiser, x_t, t, condition), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_without_a_picture_everything_is_zero(denoiser):
@@ -71,10 +75,10 @@ def test_without_a_picture_everything_is_zero(denoiser):
 def test_views_of_a_batch_do_not_touch(denoiser, seeded):
     condition = denoiser.condition(*denoiser.picture(torch.rand(1, 3, 32, 32, generator=seeded)), cameras())
     x_t, t = torch.randn(3, 4, 8, 8, generator=seeded), torch.tensor([20, 400, 980])
-    together = denoiser.predict_noise(x_t, t, condition)
+    together = ask(denoiser, x_t, t, condition)
     for i in range(3):
         row = slice(i, i + 1)
-        alone = denoiser.predict_noise(x_t[row], t[row], condition[row])
+        alone = ask(denoiser, x_t[row], t[row], condition[row])
         torch.testing.assert_close(together[row], alone, rtol=1e-4, atol=1e-5)
 
 

@@ -89,7 +89,7 @@ def test_it_can_be_looked_at_with_perp_neg_too(prompt):
 
 def test_denoising_to_the_end_stays_within_what_a_picture_can_be(prompt):
     guidance = DeepFloydGuidance({"pretrained_model_name_or_path": TINY, "guidance_scale": 100.0})
-    text = guidance.told(Views(prompt_utils=prompt, **ideal.cameras()))
+    text = guidance.condition(Views(prompt_utils=prompt, **ideal.cameras()))
     x, t = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([980, 500, 90])
     for _, x0 in guidance.descend(x, t, text, 4):
         assert x0.abs().max() <= 1.0

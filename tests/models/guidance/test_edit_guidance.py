@@ -8,6 +8,7 @@ from maquette.core.random import RandomStreams
 from maquette.diffusion import distillation, score
 from maquette.diffusion.denoiser import load_denoiser
 from maquette.models.guidance.edit import EditGuidance
+from maquette.models.guidance.rules import Sample
 from maquette.models.guidance.view_text import ViewText
 from maquette.models.prompt_processors.stable_diffusion import StableDiffusionPromptProcessor
 
@@ -66,7 +67,7 @@ def test_without_control_and_mask_it_is_the_difference_of_two_guided_predictions
     before, after = (edit.denoiser.encode(edit.prepare(pictures(seed), False)) for seed in (0, 1))
     t, noise = torch.tensor([200, 500, 750]), torch.randn(after.shape)
     texts = [ViewText(words[prompt], *list(cameras().values())[:2], True) for prompt in (BLUE, RED)]
-    found, mask = edit.difference(after, before, noise, t, *texts)
+    found, mask = edit.difference(Sample(latents=after, noise=noise, t=t, text=texts[0]), before, texts[1])
     guided = [
         edit.guided_noise(score.add_noise(x, noise, edit.alpha_bar(t)), t, text)
         for x, text in zip((after, before), texts, strict=True)
@@ -92,7 +93,7 @@ def test_rescaling_brings_back_the_spread_of_both_predictions(words):
     before, after = (edit.denoiser.encode(edit.prepare(pictures(seed), False)) for seed in (0, 1))
     t, noise = torch.tensor([200, 500, 750]), torch.randn(after.shape)
     texts = [ViewText(words[prompt], *list(cameras().values())[:2], True) for prompt in (BLUE, RED)]
-    found, _ = edit.difference(after, before, noise, t, *texts)
+    found, _ = edit.difference(Sample(latents=after, noise=noise, t=t, text=texts[0]), before, texts[1])
     guided = [
         edit.guided_noise(score.add_noise(x, noise, edit.alpha_bar(t)), t, text)
         for x, text in zip((after, before), texts, strict=True)
@@ -113,7 +114,8 @@ def test_the_gradient_stays_inside_of_the_mask(edit, words):
     latents = edit.denoiser.encode(edit.prepare(before, False))
     target, source = (ViewText(words[prompt], *view, True) for prompt in (BLUE, RED))
     t, noise = torch.tensor([300, 300, 300]), torch.randn(latents.shape)
-    gradient, mask = edit.difference(latents, latents, noise, t, target, source)
+    sample = Sample(latents=latents, noise=noise, t=t, text=target)
+    gradient, mask = edit.difference(sample, latents, source)
     assert 0 <= mask.min() and mask.max() <= 1 and mask.amax(dim=(1, 2, 3)).min() > 0.9
     assert mask.std() > 0.1 and gradient.abs().max() > 0
 

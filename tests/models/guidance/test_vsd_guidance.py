@@ -63,6 +63,14 @@ def test_the_gradient_is_the_difference_of_the_two_models(prompt):
     torch.testing.assert_close(leaf.grad.permute(0, 3, 1, 2), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_the_camera_condition_is_computed_once_a_step(prompt, monkeypatch):
+    guidance, asked = build(), []
+    whole = guidance.camera_condition
+    monkeypatch.setattr(guidance, "camera_condition", lambda views: asked.append(views) or whole(views))
+    guidance(latents(), prompt, **views(), rgb_as_latents=True)
+    assert len(asked) == 1
+
+
 def test_a_batch_is_its_samples(prompt):
     guidance = build()
     together = latents().requires_grad_()

@@ -29,8 +29,8 @@ class ViewModel(MODEL.GaussianModel):
         numbers = camera.double() @ torch.tensor([0.5, 0.3, 0.2, 0.1], dtype=torch.float64)
         return PictureCondition(numbers.view(-1, 1, 1), latents.expand(len(camera), 3, 4, 4))
 
-    def predict_noise(self, x_t, t, condition):
-        return self.noise_at(x_t, t, condition.tokens[..., None] + condition.latents)
+    def predict_noise(self, x_t, t, text, pooled=None, picture=None):
+        return self.noise_at(x_t, t, text[..., None] + picture)
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_an_evaluation_says_where_the_cameras_are(reference):
 def test_a_step_never_waits_for_the_angles_of_its_cameras(reference, monkeypatch):
     guidance = ideal(reference)
     monkeypatch.setattr(torch.Tensor, "tolist", lambda one: pytest.fail("angles were read"))
-    assert len(guidance.told(Views(prompt_utils=None, **MODEL.cameras())).cameras) == 3
+    assert len(guidance.condition(Views(prompt_utils=None, **MODEL.cameras())).cameras) == 3
 
 
 def test_a_reference_is_a_square_on_white(tmp_path):

@@ -51,7 +51,7 @@ def test_a_fresh_adapter_leaves_the_difference_that_guidance_makes(reference):
     grad, out = ask(guidance)
     latents, a = out["latents"], guidance.alpha_bar(out.timestep)
     noise = RandomStreams(0).at(0, ROWS).normal("guidance/noise", 4, 8, 8)
-    words = guidance.told(Views(prompt_utils=None, **cameras()))
+    words = guidance.condition(Views(prompt_utils=None, **cameras()))
     eps, nothing = guidance.pair(score.add_noise(latents, noise, a), out.timestep, words)
     wanted = (1 - a).view(-1, 1, 1, 1) * 4.0 * (eps - nothing)
     torch.testing.assert_close(out["loss_sd"], wanted.square().sum() / 6, rtol=1e-3, atol=1e-6)

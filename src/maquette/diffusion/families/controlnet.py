@@ -58,7 +58,6 @@ class ControlNetDenoiser(LatentDenoiser):
         if control is None:
             return super().predict(x_t, t, text, pooled, class_labels, cross_attention_kwargs)
         down, middle = self._steering(x_t, t, text, control)
-        more = {} if cross_attention_kwargs is None else {"cross_attention_kwargs": cross_attention_kwargs}
         return self.ask(
             x_t,
             t,
@@ -66,7 +65,7 @@ class ControlNetDenoiser(LatentDenoiser):
             pooled,
             down_block_additional_residuals=down,
             mid_block_additional_residual=middle,
-            **more,
+            **self._arguments(class_labels, cross_attention_kwargs),
         )
 
     def _steering(self, x_t: Tensor, t: Tensor, text: Tensor, control: Tensor) -> tuple[Any, Tensor]:

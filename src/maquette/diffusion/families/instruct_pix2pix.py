@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from maquette.diffusion.latent_denoiser import LatentDenoiser
+from maquette.diffusion.families.picture import PictureDenoiser
 
 
-class InstructPix2PixDenoiser(LatentDenoiser):
-    """A UNet that reads the latents of the picture to be edited beside the noised ones.
-
-    `predict` takes them as `picture`; zeros stand for no picture.
-    """
-
-    reads_a_picture = True
+class InstructPix2PixDenoiser(PictureDenoiser):
+    """A UNet that reads a text, and the latents of the picture to be edited beside the noised ones."""
 
     @torch.no_grad()
     def picture(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
@@ -24,18 +19,6 @@ class InstructPix2PixDenoiser(LatentDenoiser):
         if images.shape[-2:] != (self.image_size, self.image_size):
             images = F.interpolate(images, (self.image_size,) * 2, mode="bilinear", antialias=True)
         return self.raw_latents(images)
-
-    def predict(  # type: ignore[override]
-        self,
-        x_t: Float[Tensor, "N C h w"],
-        t: Int[Tensor, "N"],
-        text: Float[Tensor, "N L D"],
-        pooled: Float[Tensor, "N P"] | None = None,
-        picture: Float[Tensor, "N C h w"] | None = None,
-    ) -> Float[Tensor, "N C h w"]:
-        """What the UNet itself predicts for the edited picture; with a graph if one is wanted."""
-        picture = torch.zeros_like(x_t) if picture is None else picture.to(x_t)
-        return self.ask(torch.cat([x_t, picture], dim=1), t, text, pooled)
 
 
 def two_guidances(

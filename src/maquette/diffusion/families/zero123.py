@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from maquette.core.errors import UserError
-from maquette.diffusion.latent_denoiser import LatentDenoiser
+from maquette.diffusion.families.picture import PictureDenoiser
 
 CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD: Final = (0.26862954, 0.26130258, 0.27577711)
@@ -43,8 +43,10 @@ class PictureCondition:
         )
 
 
-class Zero123Denoiser(LatentDenoiser):
+class Zero123Denoiser(PictureDenoiser):
     """A UNet that reads a picture and where the camera went from there, and no text.
+
+    `condition` makes both: its tokens are the `text` of `predict`, its latents the `picture`.
 
     Args:
         unet: reads twice the channels of the latents.
@@ -56,8 +58,6 @@ class Zero123Denoiser(LatentDenoiser):
     Raises:
         UserError: the model is of another family.
     """
-
-    reads_a_picture = True
 
     def __init__(self, unet: Any, vae: Any, scheduler: Any, image_encoder: Any, projection: Any) -> None:
         super().__init__(unet, vae, scheduler)
@@ -99,19 +99,6 @@ class Zero123Denoiser(LatentDenoiser):
         dtype = next(self.projection.parameters()).dtype
         tokens = self.projection(joined.to(dtype))[:, None].to(embedding.dtype)
         return PictureCondition(tokens, latents.expand(count, -1, -1, -1))
-
-    @torch.no_grad()
-    def predict_noise(  # type: ignore[override]
-        self, x_t: Float[Tensor, "N C h w"], t: Int[Tensor, "N"], condition: PictureCondition
-    ) -> Float[Tensor, "N C h w"]:
-        """The noise in noised latents of a new view; no graph is kept."""
-        return self.noise_in(self.predict(x_t, t, condition), x_t, t)
-
-    def predict(  # type: ignore[override]
-        self, x_t: Float[Tensor, "N C h w"], t: Int[Tensor, "N"], condition: PictureCondition
-    ) -> Float[Tensor, "N C h w"]:
-        """What the UNet itself predicts; with a graph if one is wanted."""
-        return self.ask(torch.cat([x_t, condition.latents.to(x_t)], dim=1), t, condition.tokens)
 
 
 def relative_camera(

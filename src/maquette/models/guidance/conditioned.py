@@ -1,12 +1,11 @@
 """What guidances share whose model reads more than a text: a picture, a control picture, or cameras."""
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from maquette.core.errors import ConfigError
@@ -76,6 +75,8 @@ class ConditionedGuidance(StableDiffusionGuidance):
 
     family: ClassVar[str]
     """The family of its models (`maquette.diffusion.families.kinds`)."""
+    reads: ClassVar[str]
+    """The argument of the model's `predict_noise` that is the condition."""
 
     def _open(self, name: str, dtype: torch.dtype, own: bool, **switches: Any) -> Any:
         """A model of the right family; each of these guidances has one of its own."""
@@ -83,9 +84,8 @@ class ConditionedGuidance(StableDiffusionGuidance):
         check_family(name, self.family)
         return load_denoiser(name, dtype, self.device, **switches)
 
-    @abstractmethod
-    def _denoise(self, x_t: Tensor, t: Int[Tensor, "N"], text: ConditionedEncoding) -> Tensor:
-        """The noise, under the name that the model has for what it reads beside the text."""
+    def _beside(self, text: ConditionedEncoding) -> dict[str, Tensor]:
+        return {self.reads: text.condition}
 
 
 def check_family(name: str, kind: str) -> None:

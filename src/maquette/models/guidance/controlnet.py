@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from maquette.core.errors import ConfigError
@@ -15,7 +15,6 @@ from maquette.diffusion.families.controlnet import ControlNetDenoiser
 from maquette.diffusion.families.kinds import of_family
 from maquette.diffusion.load import family, is_random
 from maquette.models.guidance.base import KEY, one_of
-from maquette.models.guidance.conditioned import ConditionedEncoding
 from maquette.models.guidance.picture_edit import PictureEditGuidance
 from maquette.ops.edges import box_blur, canny
 
@@ -43,6 +42,7 @@ class ControlNetGuidance(PictureEditGuidance):
     """
 
     family: ClassVar[str] = "controlnet"
+    reads: ClassVar[str] = "control"
 
     @dataclass(kw_only=True)
     class Config(PictureEditGuidance.Config):
@@ -110,9 +110,6 @@ class ControlNetGuidance(PictureEditGuidance):
         if network is None and family(name).name != self.family:
             network = NETWORKS[self.cfg.control_type]
         return load_denoiser(name, dtype, self.device, controlnet=network, **switches)
-
-    def _denoise(self, x_t: Tensor, t: Int[Tensor, "N"], text: ConditionedEncoding) -> Tensor:
-        return self.denoiser.predict_noise(x_t, t, text.hidden, text.pooled, control=text.condition)
 
 
 def _as_it_is(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:

@@ -1,12 +1,10 @@
 """Guidance by the first stage of DeepFloyd IF, which denoises small pictures directly."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from maquette.core.errors import ConfigError, UserError
@@ -17,7 +15,6 @@ from maquette.diffusion.families.kinds import of_family
 from maquette.diffusion.load import family
 from maquette.models.guidance.base import KEY
 from maquette.models.guidance.stable_diffusion import StableDiffusionGuidance
-from maquette.models.guidance.view_text import ViewCondition
 
 
 @register("deep-floyd-guidance")
@@ -51,18 +48,13 @@ class DeepFloydGuidance(StableDiffusionGuidance):
             )
         return super().prepare(rgb, as_latents)
 
-    def descend(
-        self, x_t: Float[Tensor, "B 3 h w"], t: Int[Tensor, "B"], text: ViewCondition, steps: int
-    ) -> Iterator[tuple[Float[Tensor, "B 3 h w"], Float[Tensor, "B 3 h w"]]]:
-        """DDIM with clean pictures kept between -1 and 1 (Saharia et al. 2022, section 2.3): without, large
-        guidance scales lead out of what a picture can be."""
-        levels = [t * (steps - i) // steps for i in range(steps + 1)]
-        for level, following in pairwise(levels):
-            eps = self.guided_noise(x_t, level, text)
-            x0 = score.predicted_x0(x_t, eps, self.alpha_bar(level)).clamp(-1.0, 1.0)
-            eps = score.eps_from_x0(x0, x_t, self.alpha_bar(level))
-            x_t = score.ddim_step(x_t, eps, self.alpha_bar(level), self.alpha_bar(following))
-            yield x_t, x0
+    def parted(
+        self, x_t: Float[Tensor, "B 3 h w"], eps: Float[Tensor, "B 3 h w"], alpha_bar: Float[Tensor, "B"]
+    ) -> tuple[Float[Tensor, "B 3 h w"], Float[Tensor, "B 3 h w"]]:
+        """The clean picture kept between -1 and 1, and the noise that belongs to it (Saharia et al. 2022,
+        section 2.3): without, large guidance scales lead out of what a picture can be."""
+        x0 = score.predicted_x0(x_t, eps, alpha_bar).clamp(-1.0, 1.0)
+        return x0, score.eps_from_x0(x0, x_t, alpha_bar)
 
     def _open(self, name: str, dtype: torch.dtype, own: bool, **switches: Any) -> Any:
         """A model of pixels."""

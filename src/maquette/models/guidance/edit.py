@@ -6,7 +6,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,13 +17,13 @@ from maquette.core.registry import register
 from maquette.diffusion import distillation, score
 from maquette.diffusion.adapted_text import adapt_text
 from maquette.diffusion.attention import AttentionCapture, AttentionControl
-from maquette.diffusion.denoiser import Denoiser
 from maquette.diffusion.load import TEXT_PARTS, load_pipeline
 from maquette.diffusion.lora import LoRAFile
 from maquette.diffusion.prompt_to_prompt import EditOptions, PromptToPrompt
 from maquette.diffusion.word_alignment import Alignment, align_prompts
 from maquette.models.guidance.base import KEY, GuidanceOutput
 from maquette.models.guidance.latent import LatentGuidance
+from maquette.models.guidance.rules import Sample
 from maquette.models.guidance.view_text import ViewCondition
 from maquette.models.guidance.views import Views
 from maquette.models.prompt_processors.base import PromptUtils, TextEncoding
@@ -79,7 +79,7 @@ class EditGuidance(LatentGuidance):
             """The options of the attention control."""
             return EditOptions(cross_until=self.cross_until, self_until=self.self_until, self_max_side=4096)
 
-    def configure(self, denoiser: Denoiser | None = None, tokenizer: Any = None) -> None:
+    def configure(self, denoiser: Any = None, tokenizer: Any = None) -> None:
         """Load the model and its tokenizer.
 
         Raises:
@@ -116,35 +116,30 @@ class EditGuidance(LatentGuidance):
                 ["asked for by system.guidance_type"],
                 "use system_type=edit-system",
             )
-        target = self.told(views)
-        source = self.told(replace(views, prompt_utils=views.source_utils))
+        source = self.condition(replace(views, prompt_utils=views.source_utils))
         self._check_prompts(views.prompt, views.source_utils)
         with autocast_off(rgb.device):
-            latents = self.latents(self.prepare(rgb, as_latents), rng, as_latents)
+            _, latents, sample = self.sample(rgb, views, rng, as_latents)
             with torch.no_grad():
                 before = self.latents(self.prepare(views.source_rgb, as_latents), rng, as_latents)
-            t, noise = self.timesteps(rng), self.noise("guidance/noise", rng, latents)
-            gradient, mask = self.difference(latents.detach(), before, noise, t, target, source)
+            gradient, mask = self.difference(sample, before, source)
         return EditOutput(
             loss_dds=score.specified_gradient(latents, self.limited(gradient * mask)),
             mask=_resized(mask, *rgb.shape[1:3]),
             grad_norm=gradient.norm(),
-            timestep=t,
+            timestep=sample.t,
             min_step=self.min_step,
             max_step=self.max_step,
         )
 
     @torch.no_grad()
     def difference(
-        self,
-        latents: Float[Tensor, "B C h w"],
-        before: Float[Tensor, "B C h w"],
-        noise: Float[Tensor, "B C h w"],
-        t: Int[Tensor, "B"],
-        target: ViewCondition,
-        source: ViewCondition,
+        self, sample: Sample, before: Float[Tensor, "B C h w"], source: ViewCondition
     ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B 1 h w"]]:
-        """The score with respect to the latents, and where the words that changed are."""
+        """The score with respect to the latents, and where the words that changed are; `before` are the
+        latents before the edit, `source` their words.
+        """
+        latents, noise, t, target = sample.latents, sample.noise, sample.t, sample.text
         batch, alpha_bar = len(t), self.alpha_bar(t)
         alignments = [self.alignment(*pair) for pair in zip(source.prompts(), target.prompts(), strict=True)]
         x_t, x_before = score.add_noise(latents, noise, alpha_bar), score.add_noise(before, noise, alpha_bar)

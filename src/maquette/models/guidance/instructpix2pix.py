@@ -20,6 +20,7 @@ class InstructPix2PixGuidance(PictureEditGuidance):
     """The prompt is an instruction, `cond_rgb` the picture that it is about."""
 
     family: ClassVar[str] = "ip2p"
+    reads: ClassVar[str] = "picture"
 
     @dataclass(kw_only=True)
     class Config(PictureEditGuidance.Config):
@@ -40,13 +41,13 @@ class InstructPix2PixGuidance(PictureEditGuidance):
         """The latents of the pictures."""
         return self.denoiser.picture(images)
 
-    def told(self, views: Views) -> ConditionedText:
+    def condition(self, views: Views) -> ConditionedText:
         """The instruction, and the latents of the second pictures.
 
         Raises:
             ConfigError: the prompt asks for Perp-Neg, which has no place between two guidance scales.
         """
-        text = super().told(views)
+        text = super().condition(views)
         if text.perp_neg:
             key = "system.prompt_processor.use_perp_neg"
             raise ConfigError(key, True, "false: an instruction has no other views to move away from")
@@ -69,6 +70,3 @@ class InstructPix2PixGuidance(PictureEditGuidance):
         text_scale = self.scale if scale is None else scale
         guided = two_guidances(eps_uncond, eps_picture, eps_text, text_scale, self.cfg.condition_scale)
         return self._rescaled(guided, eps_text)
-
-    def _denoise(self, x_t: Tensor, t: Int[Tensor, "N"], text: ConditionedEncoding) -> Tensor:
-        return self.denoiser.predict_noise(x_t, t, text.hidden, text.pooled, picture=text.condition)

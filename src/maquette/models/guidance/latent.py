@@ -13,9 +13,10 @@ from torch.nn import functional as F
 from maquette.core.errors import ConfigError
 from maquette.core.random import StepRandom
 from maquette.diffusion import score
-from maquette.diffusion.denoiser import Denoiser, own_denoiser, shared_denoiser, weights_dtype
+from maquette.diffusion.denoiser import own_denoiser, shared_denoiser, weights_dtype
 from maquette.diffusion.lora import LoRAFile, load_adapters
 from maquette.diffusion.memory import apply_memory
+from maquette.diffusion.noise_predictor import NoisePredictor
 from maquette.models.guidance.base import KEY, BaseGuidance, GuidanceEval, one_of
 from maquette.models.guidance.memory_options import MemoryOptions, memory_settings
 from maquette.models.guidance.predictions import Predictions
@@ -74,9 +75,9 @@ class LatentGuidance(BaseGuidance):
             one_of("encode_mode", self.encode_mode, ("mean", "sample"))
             LoRAFile.parse(self.lora, f"{KEY}.lora")
 
-    denoiser: Denoiser
+    denoiser: NoisePredictor
 
-    def configure(self, denoiser: Denoiser | None = None) -> None:
+    def configure(self, denoiser: Any = None) -> None:
         """Load the model; a `denoiser` that is given is used in its place."""
         self.denoiser = self._load() if denoiser is None else denoiser
         self.weighting = score.WEIGHTINGS[self.cfg.weighting_strategy]
@@ -131,8 +132,26 @@ class LatentGuidance(BaseGuidance):
         """Standard normal noise, each sample's own."""
         return rng.normal(name, *like.shape[1:]).to(like)
 
-    def told(self, views: Views) -> ViewCondition:
-        """What the model is told about the pictures: the prompt, in the words of their views."""
+    def sample(
+        self, rgb: Float[Tensor, "B H W _"], views: Views, rng: StepRandom, as_latents: bool
+    ) -> tuple[Float[Tensor, "B _ _ _"], Float[Tensor, "B C h w"], Sample]:
+        """Pictures in the model's size, their latents (both differentiable), and what is judged of them.
+
+        Each sample has a noise level and a noise of its own, keyed by `rng`: a batch equals its samples one
+        by one.
+        """
+        images = self.prepare(rgb, as_latents)
+        latents = self.latents(images, rng, as_latents)
+        sample = Sample(
+            latents=latents.detach(),
+            noise=self.noise("guidance/noise", rng, latents),
+            t=self.timesteps(rng),
+            text=self.condition(views),
+        )
+        return images, latents, sample
+
+    def condition(self, views: Views) -> ViewCondition:
+        """What the model reads about the pictures: the prompt, in the words of their views."""
         return ViewText(views.prompt, views.elevation, views.azimuth, self.cfg.view_dependent_prompting)
 
     @torch.no_grad()
@@ -200,9 +219,15 @@ class LatentGuidance(BaseGuidance):
         levels = [t * (steps - i) // steps for i in range(steps + 1)]
         for level, following in pairwise(levels):
             eps = self.guided_noise(x_t, level, text)
-            x0 = score.predicted_x0(x_t, eps, self.alpha_bar(level))
+            x0, eps = self.parted(x_t, eps, self.alpha_bar(level))
             x_t = score.ddim_step(x_t, eps, self.alpha_bar(level), self.alpha_bar(following))
             yield x_t, x0
+
+    def parted(
+        self, x_t: Float[Tensor, "B C h w"], eps: Float[Tensor, "B C h w"], alpha_bar: Float[Tensor, "B"]
+    ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B C h w"]]:
+        """The clean latents that a predicted noise implies, and the noise that a DDIM step goes on with."""
+        return score.predicted_x0(x_t, eps, alpha_bar), eps
 
     def _perp_neg_predictions(self, x_t: Tensor, t: Tensor, text: ViewCondition) -> Predictions:
         """The negatives of a sample stand together: its noised latents are repeated for them, not tiled."""
@@ -220,7 +245,11 @@ class LatentGuidance(BaseGuidance):
         return guided if amount == 0.0 else score.rescaled(guided, plain, amount)
 
     def _denoise(self, x_t: Tensor, t: Tensor, text: TextEncoding) -> Tensor:
-        return self.denoiser.predict_noise(x_t, t, text.hidden, text.pooled)
+        return self.denoiser.predict_noise(x_t, t, text.hidden, text.pooled, **self._beside(text))
+
+    def _beside(self, text: TextEncoding) -> dict[str, Tensor]:
+        """What the model reads beside the text, by the names of its arguments."""
+        return {}
 
     def _pictures(self, latents: Float[Tensor, "E C h w"]) -> Float[Tensor, "E H W 3"]:
         return self.denoiser.decode(latents).clamp(0, 1).permute(0, 2, 3, 1)

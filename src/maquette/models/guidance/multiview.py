@@ -13,7 +13,7 @@ from maquette.core.registry import register
 from maquette.diffusion.families.multiview import MultiViewDenoiser
 from maquette.diffusion.families.multiview_unet import view_cameras
 from maquette.models.guidance.base import KEY
-from maquette.models.guidance.conditioned import ConditionedEncoding, ConditionedGuidance, ConditionedText
+from maquette.models.guidance.conditioned import ConditionedGuidance, ConditionedText
 from maquette.models.guidance.rules import Reconstruction, Rule
 from maquette.models.guidance.views import Views
 
@@ -23,6 +23,7 @@ class MultiViewGuidance(ConditionedGuidance):
     """A batch is made of objects; the views of each stand side by side, and share a noise level."""
 
     family: ClassVar[str] = "multiview"
+    reads: ClassVar[str] = "cameras"
 
     @dataclass(kw_only=True)
     class Config(ConditionedGuidance.Config):
@@ -85,7 +86,7 @@ class MultiViewGuidance(ConditionedGuidance):
         """A noise level for each object: its first view's."""
         return super().timesteps(rng)[:: self.n_view].repeat_interleave(self.n_view)
 
-    def told(self, views: Views) -> ConditionedText:
+    def condition(self, views: Views) -> ConditionedText:
         """The prompt, and the cameras as the model reads them.
 
         Raises:
@@ -106,6 +107,3 @@ class MultiViewGuidance(ConditionedGuidance):
             raise ConfigError("system.prompt_processor.use_perp_neg", True, "false: views are seen together")
         cameras = view_cameras(views.c2w.to(self.device))
         return ConditionedText(views.prompt, views.elevation, views.azimuth, worded, cameras)
-
-    def _denoise(self, x_t: Tensor, t: Int[Tensor, "N"], text: ConditionedEncoding) -> Tensor:
-        return self.denoiser.predict_noise(x_t, t, text.hidden, text.pooled, cameras=text.condition)

@@ -65,25 +65,23 @@ class PictureEditGuidance(ConditionedGuidance):
         """A loss of pictures, or their edits."""
         if self.cfg.use_sds:
             return super().guide(rgb, views, rng, as_latents, with_eval)
-        return self.edited(rgb, self.told(views), rng, as_latents)
+        return self.edited(rgb, views, rng, as_latents)
 
     @torch.no_grad()
     def edited(
-        self, rgb: Float[Tensor, "B H W C"], text: ConditionedText, rng: StepRandom, as_latents: bool = False
+        self, rgb: Float[Tensor, "B H W C"], views: Views, rng: StepRandom, as_latents: bool = False
     ) -> GuidanceOutput:
         """`edit_images` (B, H, W, 3): pictures noised to this step's levels, and denoised in
         `diffusion_steps` steps; in their own size, or of latents in the model's."""
         with autocast_off(rgb.device):
-            images = self.prepare(rgb, as_latents)
-            latents = self.latents(images, rng, as_latents)
-            t, noise = self.timesteps(rng), self.noise("guidance/noise", rng, latents)
-            x_t = score.add_noise(latents, noise, self.alpha_bar(t))
-            *_, (_, clean) = self.descend(x_t, t, text, self.cfg.diffusion_steps)
+            _, latents, sample = self.sample(rgb, views, rng, as_latents)
+            x_t = score.add_noise(latents, sample.noise, self.alpha_bar(sample.t))
+            *_, (_, clean) = self.descend(x_t, sample.t, sample.text, self.cfg.diffusion_steps)
             edits = self._pictures(clean)
         found = {"edit_images": edits if as_latents else _resized(edits, *rgb.shape[1:3])}
-        return GuidanceOutput(timestep=t, min_step=self.min_step, max_step=self.max_step, extras=found)
+        return GuidanceOutput(timestep=sample.t, min_step=self.min_step, max_step=self.max_step, extras=found)
 
-    def told(self, views: Views) -> ConditionedText:
+    def condition(self, views: Views) -> ConditionedText:
         """The prompt, and what the model reads of the second pictures.
 
         Raises:

@@ -25,6 +25,8 @@ class Sample:
     noise: Float[Tensor, "B C h w"]
     t: Int[Tensor, "B"]
     text: ViewCondition
+    camera: Float[Tensor, "B K"] | None = None
+    """What a model of the renderings reads about the cameras (VSD)."""
 
 
 @dataclass(frozen=True, kw_only=True)

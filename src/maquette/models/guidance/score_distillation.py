@@ -31,27 +31,16 @@ class ScoreDistillation(LatentGuidance):
     """The main loss is called `loss_` and this; that in pixels has `_img` behind it."""
 
     @abstractmethod
-    def distill(self, sample: Sample, views: Views) -> Distilled:
+    def distill(self, sample: Sample) -> Distilled:
         """The gradient for a batch, each sample by itself."""
 
     def guide(
         self, rgb: Float[Tensor, "B H W C"], views: Views, rng: StepRandom, as_latents: bool, with_eval: bool
     ) -> GuidanceOutput:
-        """Noise the latents, distill, and make losses of what is found.
-
-        Each sample has a noise level and a noise of its own, keyed by `rng`: a batch equals its samples one
-        by one.
-        """
+        """Noise the latents, distill, and make losses of what is found."""
         with autocast_off(rgb.device):
-            images = self.prepare(rgb, as_latents)
-            latents = self.latents(images, rng, as_latents)
-            sample = Sample(
-                latents=latents.detach(),
-                noise=self.noise("guidance/noise", rng, latents),
-                t=self.timesteps(rng),
-                text=self.told(views),
-            )
-            found = self.distill(sample, views)
+            images, latents, sample = self.sample(rgb, views, rng, as_latents)
+            found = self.distill(sample)
             out = GuidanceOutput(
                 grad_norm=found.gradient.norm(),
                 timestep=sample.t,
@@ -59,16 +48,14 @@ class ScoreDistillation(LatentGuidance):
                 max_step=self.max_step,
             )
             out[f"loss_{self.loss_name}"] = score.specified_gradient(latents, self.limited(found.gradient))
-            self.complete(out, sample, found, views, rng)
+            self.complete(out, sample, found, rng)
             if self.cfg.use_img_loss:
                 out[f"loss_{self.loss_name}_img"] = self.image_loss(images, found, sample.t, as_latents)
             if with_eval:
                 out.eval = self.evaluate(sample)
         return out
 
-    def complete(
-        self, out: GuidanceOutput, sample: Sample, found: Distilled, views: Views, rng: StepRandom
-    ) -> None:
+    def complete(self, out: GuidanceOutput, sample: Sample, found: Distilled, rng: StepRandom) -> None:
         """Add what else the answer should hold; nothing by default."""
 
     def image_loss(

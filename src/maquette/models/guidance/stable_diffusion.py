@@ -5,11 +5,9 @@ from typing import Any
 
 from maquette.core.errors import ConfigError
 from maquette.core.registry import register
-from maquette.diffusion.denoiser import Denoiser
 from maquette.models.guidance.base import KEY
 from maquette.models.guidance.rules import Distilled, Rule, Sample, parse_rule
 from maquette.models.guidance.score_distillation import ScoreDistillation
-from maquette.models.guidance.views import Views
 
 
 @register("stable-diffusion-guidance")
@@ -48,7 +46,7 @@ class StableDiffusionGuidance(ScoreDistillation):
                 return parse_rule("sjc", {"var_red": self.var_red, **self.rule_args})
             return parse_rule(self.rule, dict(self.rule_args))
 
-    def configure(self, denoiser: Denoiser | None = None) -> None:
+    def configure(self, denoiser: Any = None) -> None:
         """Load the model, unless a `denoiser` is given, and choose the rule."""
         super().configure(denoiser)
         self.rule = self.make_rule()
@@ -57,6 +55,6 @@ class StableDiffusionGuidance(ScoreDistillation):
         """The rule that the config describes."""
         return type(self).Config.parsed_rule(self.cfg)
 
-    def distill(self, sample: Sample, views: Views) -> Distilled:
+    def distill(self, sample: Sample) -> Distilled:
         """What the rule finds."""
         return self.rule(self, sample)

@@ -16,7 +16,6 @@ from maquette.models.guidance.variational import (
     VariationalGuidance,
     check_training,
 )
-from maquette.models.guidance.views import Views
 
 
 @register("stable-diffusion-unified-guidance")
@@ -108,11 +107,9 @@ class StableDiffusionUnifiedGuidance(VariationalGuidance):
             forget_camera=cfg.vsd_lora_cfg_training,
         )
 
-    def complete(
-        self, out: GuidanceOutput, sample: Sample, found: Distilled, views: Views, rng: StepRandom
-    ) -> None:
+    def complete(self, out: GuidanceOutput, sample: Sample, found: Distilled, rng: StepRandom) -> None:
         """Add the loss of the adapter, the latents, the noise levels, and the model's pictures."""
-        super().complete(out, sample, found, views, rng)
+        super().complete(out, sample, found, rng)
         alpha_bar = self.alpha_bar(sample.t)
         out["latents"], out["timesteps"] = sample.latents, sample.t
         out["lambdas"] = ((1 - alpha_bar) / alpha_bar).sqrt()

@@ -1,7 +1,7 @@
 """What guidances share that train a model of the renderings along (VSD)."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
 import torch
@@ -90,33 +90,36 @@ class VariationalGuidance(ScoreDistillation, nn.Module):
             self.load_state_dict(found.state_dict)
             self.do_update_step(found.epoch, found.global_step, on_load_weights=True)
 
+    def sample(
+        self, rgb: Float[Tensor, "B H W _"], views: Views, rng: StepRandom, as_latents: bool
+    ) -> tuple[Float[Tensor, "B _ _ _"], Float[Tensor, "B C h w"], Sample]:
+        """As every guidance; the sample also has the camera condition."""
+        images, latents, sample = super().sample(rgb, views, rng, as_latents)
+        return images, latents, replace(sample, camera=self.camera_condition(views))
+
     @torch.no_grad()
-    def distill(self, sample: Sample, views: Views) -> Distilled:
+    def distill(self, sample: Sample) -> Distilled:
         """w (eps_hat - eps_phi), or w (eps_hat - eps) without a model of the renderings."""
         if self.phi is None:
             return SDS()(self, sample)
         t, alpha_bar = sample.t, self.alpha_bar(sample.t)
         x_t = score.add_noise(sample.latents, sample.noise, alpha_bar)
         eps_hat = self.guided_noise(x_t, t, sample.text)
-        eps_phi = self.particle_noise(x_t, t, sample.text, self.camera_condition(views))
+        eps_phi = self.particle_noise(x_t, t, sample.text, sample.camera)
         return Distilled(
             gradient=distillation.vsd_gradient(eps_hat, eps_phi, self.weight(t)),
             x0_hat=score.predicted_x0(x_t, eps_hat, alpha_bar),
             x0_phi=score.predicted_x0(x_t, eps_phi, alpha_bar),
         )
 
-    def complete(
-        self, out: GuidanceOutput, sample: Sample, found: Distilled, views: Views, rng: StepRandom
-    ) -> None:
+    def complete(self, out: GuidanceOutput, sample: Sample, found: Distilled, rng: StepRandom) -> None:
         """Add the loss of the adapter."""
         if self.phi is not None:
-            camera = self.camera_condition(views)
-            out[f"loss_{self.adapter_loss_name}"] = self.adapter_loss(
-                sample.latents, sample.text, camera, rng
-            )
+            loss = self.adapter_loss(sample.latents, sample.text, sample.camera, rng)
+            out[f"loss_{self.adapter_loss_name}"] = loss
 
     def plain(self, text: ViewCondition) -> ViewCondition:
-        """What the model of the renderings is told: the prompt without the words of the view."""
+        """What the model of the renderings reads: the prompt without the words of the view."""
         assert isinstance(text, ViewText)
         return ViewText(text.utils, text.elevation, text.azimuth, False)
 
@@ -130,10 +133,11 @@ class VariationalGuidance(ScoreDistillation, nn.Module):
         """The adapted model's prediction: it reads the plain prompt, and the camera instead of view words."""
         words = self.plain(text).encoding()
         cond, uncond = words[: len(x_t)], words[len(x_t) :]
-        eps_text = self.variational.adapted_noise(x_t, t, cond.hidden, cond.pooled, camera)
+        ask = self.variational.adapted_noise
+        eps_text = ask(x_t, t, cond.hidden, cond.pooled, camera, **self._beside(cond))
         if self.phi.scale == 1.0:
             return eps_text
-        eps_uncond = self.variational.adapted_noise(x_t, t, uncond.hidden, uncond.pooled)
+        eps_uncond = ask(x_t, t, uncond.hidden, uncond.pooled, **self._beside(uncond))
         return score.classifier_free(eps_uncond, eps_text, self.phi.scale)
 
     def adapter_loss(
@@ -147,20 +151,21 @@ class VariationalGuidance(ScoreDistillation, nn.Module):
         n, batch = self.phi.levels, len(latents)
         levels = rng.integers("guidance/lora_timestep", 0, self.num_train_timesteps - 1, n)
         noise = rng.normal("guidance/lora_noise", n, *latents.shape[1:]).to(latents)
-        words = self.plain(text).encoding()[:batch]
         rows = torch.arange(batch, device=latents.device).repeat_interleave(n)
+        words = self.plain(text).encoding()[rows]
         camera = self._sometimes_without(camera, rng)
         return self.variational.loss(
             latents[rows],
             noise.flatten(0, 1),
             levels.flatten().to(latents.device),
-            words.hidden[rows],
-            None if words.pooled is None else words.pooled[rows],
+            words.hidden,
+            words.pooled,
             None if camera is None else camera[rows],
+            **self._beside(words),
         )
 
     def camera_condition(self, views: Views) -> Float[Tensor, "B K"] | None:
-        """What the model of the renderings is told about the cameras: a matrix row by row, or spherical
+        """What the model of the renderings reads about the cameras: a matrix row by row, or spherical
         (elevation in radians, sine and cosine of the azimuth, distance).
 
         Raises:
@@ -188,7 +193,7 @@ class VariationalGuidance(ScoreDistillation, nn.Module):
     def _denoise(self, x_t: Tensor, t: Tensor, text: Any) -> Tensor:
         if not self._shared:
             return super()._denoise(x_t, t, text)
-        return self.variational.pretrained_noise(x_t, t, text.hidden, text.pooled)
+        return self.variational.pretrained_noise(x_t, t, text.hidden, text.pooled, **self._beside(text))
 
     def _make_variational(self, own: LatentDenoiser, phi: Phi) -> VariationalDenoiser:
         self._shared = phi.model in (None, self.cfg.pretrained_model_name_or_path)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -107,6 +107,7 @@ class Zero123Guidance(ConditionedGuidance):
     """
 
     family: ClassVar[str] = "zero123"
+    reads: ClassVar[str] = "picture"
     stable: ClassVar[bool] = False
     """Whether the model's fourth number of a camera is that of stable Zero123."""
 
@@ -137,12 +138,9 @@ class Zero123Guidance(ConditionedGuidance):
         super().configure(denoiser)
         self.reference = Reference(picture.to(self.device), self.denoiser, self.cfg, self.stable)
 
-    def told(self, views: Views) -> PictureView:
+    def condition(self, views: Views) -> PictureView:
         """Where the cameras stand, as seen from that of the reference picture."""
         return self.reference.seen_from(views)
-
-    def _denoise(self, x_t: Tensor, t: Int[Tensor, "N"], text: ConditionedEncoding) -> Tensor:
-        return self.denoiser.predict_noise(x_t, t, PictureCondition(text.hidden, text.condition))
 
 
 def reference_picture(path: str) -> Float[Tensor, "1 3 S S"]:
