@@ -5,18 +5,23 @@ import shutil
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
 from maquette.core.errors import RunFailed, UserError
+from maquette.training.config import training_config
+from maquette.training.loggers import make_loggers
 from maquette.training.loggers.wandb import WeightsAndBiases
 from maquette.training.run import run
+from maquette.training.run_folder import RunFolder
 
 wandb = pytest.importorskip("wandb")
 wandb_internal_pb2 = pytest.importorskip("wandb.proto.wandb_internal_pb2")
@@ -124,6 +129,14 @@ def test_a_new_beginning_is_another_run(toy: Any, tmp_path: Path, elsewhere: Pat
         run(toy(*words), "train", resume=folder)
     (now,) = identities(folder)
     assert now != before
+
+
+def test_what_a_system_asks_for_changes_no_settings(toy: Any, tmp_path: Path) -> None:
+    cfg = toy("training.loggers=[csv]", "system.loggers={wandb: {enable: true}}")
+    settings = training_config(cfg)
+    with ExitStack() as ending:
+        made = make_loggers(settings, RunFolder(tmp_path / "run"), cfg, ending)
+    assert [type(one) for one in made] == [CSVLogger, WeightsAndBiases] and settings.loggers == ["csv"]
 
 
 def test_other_processes_begin_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
