@@ -12,7 +12,7 @@ from maquette.data.fixed_views import (
     FixedViewsStream,
     fixed_cameras,
 )
-from maquette.data.loading import Keys, Place
+from maquette.data.loading import BatchSource, Place
 
 CFG = FixedViewsConfig(batch_size=5, azimuth_deg=[0.0, 90.0], elevation_deg=[20.0], camera_distance=[2.0])
 
@@ -21,7 +21,7 @@ HERE = Place()
 
 
 def stream(place=HERE, first=0):
-    return FixedViewsStream(CFG, Keys(RandomStreams(3), lambda: first, place))
+    return FixedViewsStream(CFG, BatchSource(RandomStreams(3), lambda: first, place))
 
 
 def test_pictures_take_the_views_in_turns():

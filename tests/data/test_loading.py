@@ -8,7 +8,15 @@ from torch.utils.data import DataLoader
 
 from maquette.core.errors import ConfigError
 from maquette.core.random import RandomStreams
-from maquette.data.loading import EvaluationShare, KeyedStream, Keys, LoaderConfig, Place, cycle, seed_worker
+from maquette.data.loading import (
+    BatchSource,
+    EvaluationShare,
+    KeyedStream,
+    LoaderConfig,
+    Place,
+    cycle,
+    seed_worker,
+)
 from maquette.data.random_camera import RandomCameraConfig, RandomCameraDataModule, RandomCameraStream
 
 MILESTONES = {
@@ -40,7 +48,7 @@ def test_workers_and_prefetching_change_no_bit(loading):
 def test_batches_of_two_ranks_are_those_of_one_with_twice_the_size():
     def stream(size, place):
         cfg = RandomCameraConfig(height=4, width=4, batch_size=size)
-        return RandomCameraStream(cfg, Keys(RandomStreams(5), lambda: 0, place))
+        return RandomCameraStream(cfg, BatchSource(RandomStreams(5), lambda: 0, place))
 
     together = stream(4, Place()).batch(7)
     parts = [stream(2, Place(rank, 2)).batch(7) for rank in range(2)]
@@ -66,7 +74,7 @@ class Drawing(KeyedStream[tuple[float, float, float]]):
 
 def test_what_libraries_draw_in_workers_is_keyed_by_the_step():
     def drawn(workers, first):
-        stream = Drawing(Keys(RandomStreams(5), lambda: first, Place()))
+        stream = Drawing(BatchSource(RandomStreams(5), lambda: first, Place()))
         return list(itertools.islice(DataLoader(stream, batch_size=None, num_workers=workers), 4))
 
     assert drawn(2, 0) == drawn(1, 0) and drawn(2, 2)[:2] == drawn(1, 0)[2:]

@@ -7,7 +7,7 @@ import torch
 
 from maquette.core.errors import MissingFileError, UserError
 from maquette.core.random import RandomStreams
-from maquette.data.loading import Keys, Place
+from maquette.data.loading import BatchSource, Place
 from maquette.data.picture_captions import captions_of, view_of_name
 from maquette.data.pictures import PictureFolderDataModule, PictureStream, cropped, squared
 from maquette.io.images import write_image
@@ -32,7 +32,7 @@ def module(folder, **options):
 
 
 def stream(data, place=Place(), first=0):  # noqa: B008 (frozen)
-    return PictureStream(data.pictures, data.cfg, Keys(data.streams, lambda: first, place))
+    return PictureStream(data.pictures, data.cfg, BatchSource(data.streams, lambda: first, place))
 
 
 def test_captions_beside_a_picture_in_the_table_and_of_all(folder):

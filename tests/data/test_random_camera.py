@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from maquette.core.errors import ConfigError
 from maquette.core.random import RandomStreams
-from maquette.data.loading import Keys, Place
+from maquette.data.loading import BatchSource, Place
 from maquette.data.random_camera import (
     RandomCameraConfig,
     RandomCameraDataModule,
@@ -32,7 +32,7 @@ def cameras(cfg, samples, step=3, strata=1):
 
 
 def stream(cfg, step=0, place=None):
-    return RandomCameraStream(cfg, Keys(STREAMS, lambda: step, place or Place()))
+    return RandomCameraStream(cfg, BatchSource(STREAMS, lambda: step, place or Place()))
 
 
 def assert_same(one, other):
@@ -107,7 +107,7 @@ def test_a_resumed_stream_goes_on_where_it_was():
 
 def test_seeds_differ():
     cfg = config()
-    other = RandomCameraStream(cfg, Keys(RandomStreams(12), lambda: 0, Place())).batch(0)
+    other = RandomCameraStream(cfg, BatchSource(RandomStreams(12), lambda: 0, Place())).batch(0)
     assert not torch.equal(other.c2w, stream(cfg).batch(0).c2w)
 
 
@@ -152,10 +152,9 @@ def test_loaders_follow_the_trainer():
     trainer.global_step = 60
     again = next(iter(loader))
     assert again.step == 60 and again.rng.seed == 11, "an epoch that starts later asks again"
-    copy = pickle.loads(
-        pickle.dumps(RandomCameraStream(RandomCameraConfig(), Keys(STREAMS, module.global_step, Place())))
-    )
-    assert copy.keys.first_step() == 60, "a worker takes the step along"
+    source = BatchSource(STREAMS, module.global_step, Place())
+    copy = pickle.loads(pickle.dumps(RandomCameraStream(RandomCameraConfig(), source)))
+    assert copy.source.first_step() == 60, "a worker takes the step along"
 
 
 def test_a_batch_reads_like_a_mapping_and_moves():

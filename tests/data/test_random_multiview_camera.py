@@ -4,7 +4,7 @@ import torch
 from maquette.core.errors import ConfigError
 from maquette.core.random import RandomStreams
 from maquette.core.registry import find
-from maquette.data.loading import Keys, Place
+from maquette.data.loading import BatchSource, Place
 from maquette.data.random_multiview_camera import (
     RandomMultiviewCameraConfig,
     RandomMultiviewCameraDataModule,
@@ -20,7 +20,7 @@ def config(**options):
 
 
 def batch(cfg, step=3, place=None):
-    return RandomMultiviewCameraStream(cfg, Keys(STREAMS, lambda: 0, place or Place())).batch(step)
+    return RandomMultiviewCameraStream(cfg, BatchSource(STREAMS, lambda: 0, place or Place())).batch(step)
 
 
 def of_objects(values, n=4):

@@ -23,7 +23,7 @@ from maquette.diffusion.prior_losses import (
     edge_difference,
     encode_means,
     prepare_autoencoder,
-    spread_timesteps,
+    timesteps_at,
     velocity_loss,
 )
 from maquette.diffusion.sampling import sample_images
@@ -118,9 +118,9 @@ def test_encode_means_does_not_depend_on_the_batch():
 
 def test_a_small_exponent_prefers_much_noise():
     place = (torch.arange(1000) + 0.5) / 1000
-    steps = spread_timesteps(place, 1000, exponent=0.5)
+    steps = timesteps_at(place, 1000, exponent=0.5)
     assert (steps >= 500).float().mean().item() == pytest.approx(0.75, abs=0.01)
-    assert torch.equal(spread_timesteps(place, 1000, exponent=1.0), torch.arange(1000))
+    assert torch.equal(timesteps_at(place, 1000, exponent=1.0), torch.arange(1000))
 
 
 def test_velocity_loss_is_zero_for_the_true_velocity():

@@ -11,7 +11,7 @@ from maquette.core.config import load_config
 from maquette.core.errors import ConfigError
 from maquette.core.loading import load_checkpoint
 from maquette.core.random import RandomStreams
-from maquette.data.loading import Keys, Place
+from maquette.data.loading import BatchSource, Place
 from maquette.data.toyworld.caption_data import CaptionDataModule, Captions, KeyedBatches
 from maquette.diffusion.caption_model import (
     build_caption_model,
@@ -87,7 +87,7 @@ def test_batches_are_keyed_by_the_step_and_shared_out() -> None:
     streams = RandomStreams(0)
 
     def batches(size: int, place: Place, first: int = 0) -> KeyedBatches:
-        return KeyedBatches(len(Captions()), size, Keys(streams, lambda: first, place))
+        return KeyedBatches(len(Captions()), size, BatchSource(streams, lambda: first, place))
 
     whole = [batches(4, Place()).batch(step) for step in range(4)]
     resumed = iter(batches(4, Place(), first=2))

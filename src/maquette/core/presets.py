@@ -2,8 +2,8 @@
 
 A preset is a YAML file in `configs/presets/` with the sections of a recipe. A key of a module's section is
 used when the module's `Config` has that field; a key of an open section (`trainer`, `checkpoint`, `training`)
-when the recipe has it, or when the preset lists it under `always`. A key that refers to another one of these
-goes on to do so: guidance and prompt processor keep one model, whoever says which.
+when the recipe has it, or when the preset lists it under `always`. A key that refers to another preset key
+keeps its reference: a guidance that takes its model from the prompt processor goes on to do so.
 """
 
 import dataclasses

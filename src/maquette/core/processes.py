@@ -37,10 +37,10 @@ def check_alone(reason: str) -> None:
     """Refuse to share the run with other processes.
 
     Raises:
-        ConfigError: there are others; ``reason`` is what needs one process, "for a cloud that grows".
+        ConfigError: there are others; ``reason`` says why one process is needed.
     """
     if world_size() > 1:
-        raise ConfigError("trainer.devices", world_size(), f"1 {reason}")
+        raise ConfigError("trainer.devices", world_size(), f"1: {reason}")
 
 
 def launched_environment(number: int, count: int, port: int) -> dict[str, str]:

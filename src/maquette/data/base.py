@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from maquette.core.base import Configurable
 from maquette.core.random import RandomStreams
-from maquette.data.loading import Keys, Place, evaluation_loader, training_loader
+from maquette.data.loading import BatchSource, Place, evaluation_loader, training_loader
 
 __all__ = ["BaseDataModule", "Place"]
 
@@ -44,9 +44,9 @@ class BaseDataModule(Configurable, LightningDataModule):
         accumulate = int(getattr(self.trainer, "accumulate_grad_batches", 1))
         return Place(self.trainer.global_rank, self.trainer.world_size, accumulate)
 
-    def batch_keys(self) -> Keys:
-        """What the training batches of this process are functions of."""
-        return Keys(self.streams, self.global_step, self.place())
+    def batch_source(self) -> BatchSource:
+        """What the training batches of this process are made from."""
+        return BatchSource(self.streams, self.global_step, self.place())
 
     def options(self) -> Any:
         """The config as a plain dataclass, quick to read and easy to send to workers."""

@@ -10,7 +10,7 @@ from maquette.core.errors import ConfigError
 from maquette.core.random import StepRandom
 from maquette.core.registry import register
 from maquette.data.base import BaseDataModule
-from maquette.data.loading import KeyedStream, Keys, LoaderConfig, cycle
+from maquette.data.loading import BatchSource, KeyedStream, LoaderConfig, cycle
 from maquette.ops.camera_batch import CameraBatch
 from maquette.ops.orbit import orbit_cameras
 
@@ -77,13 +77,13 @@ def fixed_cameras(cfg: FixedViewsConfig, step: int = 0, rng: StepRandom | None =
 class FixedViewsStream(KeyedStream[CameraBatch]):
     """Endless batches of the same cameras; the random draws are those of the step and of the picture."""
 
-    def __init__(self, cfg: FixedViewsConfig, keys: Keys) -> None:
-        super().__init__(keys)
+    def __init__(self, cfg: FixedViewsConfig, source: BatchSource) -> None:
+        super().__init__(source)
         self.cfg = cfg
 
     def batch(self, step: int, part: int = 0) -> CameraBatch:
         """Batch ``part`` of those that make the optimiser step ``step``."""
-        return fixed_cameras(self.cfg, step, self.keys.draws(step, part, self.cfg.batch_size))
+        return fixed_cameras(self.cfg, step, self.source.draws(step, part, self.cfg.batch_size))
 
 
 class FixedViewsOnce(Dataset[CameraBatch]):
@@ -107,7 +107,7 @@ class FixedViewsDataModule(BaseDataModule):
 
     def train_dataloader(self) -> DataLoader[CameraBatch]:
         """Endless batches from the optimiser step that the trainer is at."""
-        return self.training_loader(FixedViewsStream(self.options(), self.batch_keys()))
+        return self.training_loader(FixedViewsStream(self.options(), self.batch_source()))
 
     def val_dataloader(self) -> DataLoader[CameraBatch]:
         """The cameras once."""

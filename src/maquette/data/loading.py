@@ -63,11 +63,12 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Keys:
-    """What a training batch is a function of, beside its number.
+class BatchSource:
+    """What a training batch is made from, besides its number.
 
-    So a resumed run, another number of workers and another prefetching see the same batches, and whatever
-    depends on the step is that of the step in which a batch is used, not of the one in which it was made.
+    A batch depends on nothing else. So a resumed run, another number of workers or another prefetching does
+    not change it, and what follows a schedule in it belongs to the step that uses the batch, not to the one
+    during which it was loaded.
     """
 
     streams: RandomStreams
@@ -94,10 +95,10 @@ class Keys:
 
 
 class KeyedStream(IterableDataset[T]):
-    """Endless batches; subclasses make each of them of its keys alone."""
+    """Endless batches; subclasses make each from its step, its part and the source alone."""
 
-    def __init__(self, keys: Keys) -> None:
-        self.keys = keys
+    def __init__(self, source: BatchSource) -> None:
+        self.source = source
 
     def batch(self, step: int, part: int = 0) -> T:
         """Batch ``part`` of those that make the optimiser step ``step``."""
@@ -106,9 +107,9 @@ class KeyedStream(IterableDataset[T]):
     def __iter__(self) -> Iterator[T]:
         worker = get_worker_info()
         number, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        for step, part in self.keys.turns(number, stride):
+        for step, part in self.source.turns(number, stride):
             if worker is not None:  # what draws from the global generators there draws by number, too
-                seed_global(self.keys.streams.seed, f"data/{part}", step, self.keys.place.rank)
+                seed_global(self.source.streams.seed, f"data/{part}", step, self.source.place.rank)
             yield self.batch(step, part)
 
 

@@ -17,7 +17,7 @@ from maquette.core.output import MappingOutput
 from maquette.core.random import RandomStreams, StepRandom
 from maquette.core.registry import register
 from maquette.data.base import BaseDataModule
-from maquette.data.loading import KeyedStream, Keys, LoaderConfig, NumberedItems
+from maquette.data.loading import BatchSource, KeyedStream, LoaderConfig, NumberedItems
 from maquette.data.picture_captions import captions_of
 from maquette.data.toyworld.album import toy_pictures
 from maquette.io.images import read_image
@@ -98,14 +98,14 @@ class PictureSet:
 class PictureStream(KeyedStream[PictureBatch]):
     """Endless batches, every picture once before any twice; a batch is a function of seed, step and place."""
 
-    def __init__(self, pictures: PictureSet, cfg: Any, keys: Keys) -> None:
-        super().__init__(keys)
+    def __init__(self, pictures: PictureSet, cfg: Any, source: BatchSource) -> None:
+        super().__init__(source)
         self.pictures, self.cfg = pictures, cfg
 
     def batch(self, step: int, part: int = 0) -> PictureBatch:
         """Batch ``part`` of those that make the optimiser step ``step``."""
-        slots = torch.tensor(self.keys.place.samples(step, part, self.cfg.batch_size))
-        rng = self.keys.streams.at(step, slots)
+        slots = torch.tensor(self.source.place.samples(step, part, self.cfg.batch_size))
+        rng = self.source.streams.at(step, slots)
         rows = self._rows(slots)
         images = self.pictures.images[rows]
         grey = rng.uniform("pictures/background", 1, 1, 1, low=GREY[0], high=GREY[1])
@@ -122,7 +122,7 @@ class PictureStream(KeyedStream[PictureBatch]):
         return torch.tensor([int(rounds[slot // count][slot % count]) for slot in slots.tolist()])
 
     def _order(self, number: int) -> Int[Tensor, "N"]:
-        draws = self.keys.streams.at(number, range(len(self.pictures)))
+        draws = self.source.streams.at(number, range(len(self.pictures)))
         return draws.uniform("pictures/order").argsort()
 
 
@@ -161,7 +161,7 @@ class PictureFolderDataModule(BaseDataModule):
 
     def train_dataloader(self) -> DataLoader[PictureBatch]:
         """Endless batches from the optimiser step that the trainer is at."""
-        return self.training_loader(PictureStream(self.pictures, self.cfg, self.batch_keys()))
+        return self.training_loader(PictureStream(self.pictures, self.cfg, self.batch_source()))
 
     def val_dataloader(self) -> DataLoader[PictureBatch]:
         """All pictures in order."""

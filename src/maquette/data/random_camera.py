@@ -14,7 +14,7 @@ from maquette.core.errors import ConfigError
 from maquette.core.random import StepRandom
 from maquette.core.registry import register
 from maquette.data.base import BaseDataModule
-from maquette.data.loading import KeyedStream, Keys, LoaderConfig, NumberedItems
+from maquette.data.loading import BatchSource, KeyedStream, LoaderConfig, NumberedItems
 from maquette.ops.camera_batch import CameraBatch, make_camera_batch
 from maquette.ops.cameras import look_at, orbit_to_position
 from maquette.ops.orbit import orbit_cameras
@@ -188,16 +188,16 @@ def turntable(cfg: RandomCameraConfig, index: Int[Tensor, "B"], views: int, clos
 class RandomCameraStream(KeyedStream[CameraBatch]):
     """Endless batches; number n is a function of the config, the seed, the step it is for and its place."""
 
-    def __init__(self, cfg: RandomCameraConfig, keys: Keys) -> None:
-        super().__init__(keys)
+    def __init__(self, cfg: RandomCameraConfig, source: BatchSource) -> None:
+        super().__init__(source)
         self.cfg = cfg
 
     def batch(self, step: int, part: int = 0) -> CameraBatch:
         """Batch ``part`` of those that make the optimiser step ``step``."""
-        size, place = size_at(self.cfg.batch_size, self.cfg.resolution_milestones, step), self.keys.place
+        size, place = size_at(self.cfg.batch_size, self.cfg.resolution_milestones, step), self.source.place
         stratum = torch.tensor(place.slots(part, size))
         return training_cameras(
-            self.cfg, self.keys.draws(step, part, size), stratum, place.together(size), step
+            self.cfg, self.source.draws(step, part, size), stratum, place.together(size), step
         )
 
 
@@ -223,7 +223,7 @@ class RandomCameraDataModule(BaseDataModule):
 
     def train_dataloader(self) -> DataLoader[CameraBatch]:
         """Endless batches from the optimiser step that the trainer is at."""
-        return self.training_loader(RandomCameraStream(self.options(), self.batch_keys()))
+        return self.training_loader(RandomCameraStream(self.options(), self.batch_source()))
 
     def val_dataloader(self) -> DataLoader[CameraBatch]:
         """`n_val_views` views around the origin."""

@@ -68,10 +68,10 @@ class RandomMultiviewCameraStream(RandomCameraStream):
     def batch(self, step: int, part: int = 0) -> CameraBatch:
         """Batch ``part`` of those that make the optimiser step ``step``."""
         size, n = size_at(self.cfg.batch_size, self.cfg.resolution_milestones, step), self.cfg.n_view
-        views = self.keys.place.samples(step, part, size)
-        objects = self.keys.streams.at(step, [view // n for view in views])
+        views = self.source.place.samples(step, part, size)
+        objects = self.source.streams.at(step, [view // n for view in views])
         cameras = training_cameras(self.cfg, objects, torch.tensor(views) % n, n, step)
-        cameras.rng, cameras.index = self.keys.streams.at(step, views), torch.tensor(views)
+        cameras.rng, cameras.index = self.source.streams.at(step, views), torch.tensor(views)
         return cameras
 
 
@@ -83,4 +83,4 @@ class RandomMultiviewCameraDataModule(RandomCameraDataModule):
 
     def train_dataloader(self) -> DataLoader[CameraBatch]:
         """Endless batches from the optimiser step that the trainer is at."""
-        return self.training_loader(RandomMultiviewCameraStream(self.options(), self.batch_keys()))
+        return self.training_loader(RandomMultiviewCameraStream(self.options(), self.batch_source()))

@@ -76,11 +76,11 @@ def encode_means(
     return torch.cat([vae.encode(as_input(part)).latent_dist.mean for part in images.split(batch)])
 
 
-def spread_timesteps(place: Float[Tensor, " B"], levels: int, exponent: float = 1.0) -> Int[Tensor, " B"]:
-    """The timesteps at places in [0, 1) of the noise levels.
+def timesteps_at(place: Float[Tensor, " B"], levels: int, exponent: float = 1.0) -> Int[Tensor, " B"]:
+    """The timesteps at places in [0, 1): for ``exponent`` 1 a place is the share of the levels below it.
 
-    They are spread evenly for ``exponent`` 1; below 1 there are more of the upper ones, of much noise, so
-    that layout and view are trained more than texture.
+    With an ``exponent`` below 1, places that are spread evenly give more of the upper timesteps, of much
+    noise, so that layout and view are trained more than texture.
     """
     return (place**exponent * levels).long().clamp_max(levels - 1)
 

@@ -19,7 +19,7 @@ from maquette.diffusion.finetuning import METHODS, FineTuner, Plan
 from maquette.diffusion.load import load_pipeline
 from maquette.diffusion.lora import RANK, TARGETS
 from maquette.diffusion.new_words import placeholders
-from maquette.diffusion.prior_losses import spread_timesteps
+from maquette.diffusion.prior_losses import timesteps_at
 from maquette.systems.prior_vae import move_to_top
 from maquette.systems.sample_store import SampleStore
 from maquette.training.base_system import BaseSystem
@@ -179,7 +179,7 @@ class FineTune(BaseSystem):
         noise = rng.normal(f"{name}/noise", denoiser.latent_channels, side, side)
         together = self.trainer.datamodule.place().together(rng.batch_size)
         place = rng.spread(f"{name}/timestep", together)
-        t = spread_timesteps(place, denoiser.num_train_timesteps, self.cfg.timestep_exponent)
+        t = timesteps_at(place, denoiser.num_train_timesteps, self.cfg.timestep_exponent)
         return noise.to(self.device), t.to(self.device)
 
     def _check_words(self, captions: Sequence[str]) -> None:

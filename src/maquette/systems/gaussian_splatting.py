@@ -55,7 +55,7 @@ class GaussianSplattingSystem(DreamFusion):
                 of it would change differently.
         """
         if self.mode == "train":
-            check_alone("for a cloud that grows")
+            check_alone("a cloud that grows is held by one process")
         super().configure()
         if not hasattr(self.geometry, "evolve"):
             raise ConfigError("system.geometry_type", self.cfg.geometry_type, "gaussian-splatting")

@@ -110,7 +110,7 @@ class Playground2D(Guided, BaseSystem):
             ConfigError: there are several processes, which would all have the same pictures.
         """
         if self.mode == "train":
-            check_alone("for pictures, of which each step has all")
+            check_alone("every step optimises all pictures")
         cfg = self.cfg
         guidance, processor = of_one_model(cfg.guidance, cfg.prompt_processor)
         self.guidance = find(cfg.guidance_type, "guidance")(guidance)

@@ -23,7 +23,7 @@ from maquette.diffusion.embedded import (
     save_half,
     tokenize,
 )
-from maquette.diffusion.prior_losses import encode_means, spread_timesteps, velocity_loss
+from maquette.diffusion.prior_losses import encode_means, timesteps_at, velocity_loss
 from maquette.diffusion.sampling import sample_images
 from maquette.systems.prior_vae import move_to_top
 from maquette.training.base_system import BaseSystem
@@ -95,7 +95,7 @@ class PriorUNet(BaseSystem):
         together = self.trainer.datamodule.place().together(len(latents))
         place = batch.rng.spread("prior/timestep", together).to(self.device)
         levels = self.noise_levels.config["num_train_timesteps"]
-        timesteps = spread_timesteps(place, levels, self.cfg.timestep_exponent)
+        timesteps = timesteps_at(place, levels, self.cfg.timestep_exponent)
         loss = velocity_loss(self.unet, self.noise_levels, latents, text, noise, timesteps)
         self.set_loss("velocity", loss)
         return {"loss": self.total_loss()}

@@ -7,7 +7,7 @@ import torch
 
 from maquette.core.errors import ConfigError
 from maquette.core.random import RandomStreams
-from maquette.data.loading import Keys, Place
+from maquette.data.loading import BatchSource, Place
 from maquette.data.toyworld.album import write_album
 from maquette.data.toyworld.augment import degrade
 from maquette.data.toyworld.datamodule import ToySplit, ToyStream, ToyworldDataModule
@@ -45,16 +45,16 @@ def test_cache_gives_the_same_pictures(module, tmp_path):
 
 
 def test_batches_depend_on_seed_and_step_only(module):
-    stream = ToyStream(module.train_split, 6, Keys(RandomStreams(3), lambda: 5, Place()))
+    stream = ToyStream(module.train_split, 6, BatchSource(RandomStreams(3), lambda: 5, Place()))
     first = next(iter(stream))
     assert torch.equal(first.picture, stream.batch(5).picture)
     assert not torch.equal(first.picture, stream.batch(6).picture)
 
 
 def test_two_ranks_see_the_halves_of_one_batch(module):
-    whole = ToyStream(module.train_split, 6, Keys(RandomStreams(3), lambda: 0, Place())).batch(2)
+    whole = ToyStream(module.train_split, 6, BatchSource(RandomStreams(3), lambda: 0, Place())).batch(2)
     halves = [
-        ToyStream(module.train_split, 3, Keys(RandomStreams(3), lambda: 0, Place(rank, 2))).batch(2)
+        ToyStream(module.train_split, 3, BatchSource(RandomStreams(3), lambda: 0, Place(rank, 2))).batch(2)
         for rank in (0, 1)
     ]
     assert torch.equal(whole.picture, torch.cat([half.picture for half in halves]))

@@ -12,7 +12,7 @@ from maquette.core.random import named_generator
 from maquette.core.registry import register
 from maquette.core.view_words import AZIMUTH_WORDS, ELEVATION_WORDS, view_phrase
 from maquette.data.base import BaseDataModule
-from maquette.data.loading import Keys, LoaderConfig
+from maquette.data.loading import BatchSource, LoaderConfig
 from maquette.data.toyworld.captions import name
 from maquette.data.toyworld.kinds import KINDS
 from maquette.data.toyworld.palette import PALETTE
@@ -39,18 +39,18 @@ class KeyedBatches(Sampler[list[int]]):
     Args:
         count: items to draw from.
         size: items of a batch.
-        keys: of the batches.
+        source: of the batches.
     """
 
-    def __init__(self, count: int, size: int, keys: Keys) -> None:
-        self.count, self.size, self.keys = count, size, keys
+    def __init__(self, count: int, size: int, source: BatchSource) -> None:
+        self.count, self.size, self.source = count, size, source
 
     def __iter__(self) -> Iterator[list[int]]:
-        return (self.batch(step, part) for step, part in self.keys.turns())
+        return (self.batch(step, part) for step, part in self.source.turns())
 
     def batch(self, step: int, part: int = 0) -> list[int]:
         """Batch ``part`` of those that make the optimiser step ``step``."""
-        draws = self.keys.draws(step, part, self.size)
+        draws = self.source.draws(step, part, self.size)
         rows: list[int] = draws.integers("captions/row", 0, self.count - 1).tolist()
         return rows
 
@@ -92,7 +92,7 @@ class CaptionDataModule(BaseDataModule):
     def train_dataloader(self) -> DataLoader[str]:
         """Endless batches from the optimiser step that the trainer is at."""
         captions = self.splits[0]
-        batches = KeyedBatches(len(captions), self.cfg.batch_size, self.batch_keys())
+        batches = KeyedBatches(len(captions), self.cfg.batch_size, self.batch_source())
         return self.training_loader(captions, batch_sampler=batches, collate_fn=list)
 
     def val_dataloader(self) -> DataLoader[str]:

@@ -15,7 +15,7 @@ from maquette.core.paths import cache_dir
 from maquette.core.random import RandomStreams, StepRandom
 from maquette.core.registry import register
 from maquette.data.base import BaseDataModule
-from maquette.data.loading import KeyedStream, Keys, LoaderConfig, NumberedItems
+from maquette.data.loading import BatchSource, KeyedStream, LoaderConfig, NumberedItems
 from maquette.data.toyworld.dataset import KIND_NAMES, ToyPictures, cached_pictures
 from maquette.data.toyworld.kinds import FRONTED
 
@@ -117,16 +117,16 @@ class ToyStream(KeyedStream[ToyBatch]):
     Args:
         split: the pictures.
         size: pictures of a batch.
-        keys: of the batches.
+        source: of the batches.
     """
 
-    def __init__(self, split: ToySplit, size: int, keys: Keys) -> None:
-        super().__init__(keys)
+    def __init__(self, split: ToySplit, size: int, source: BatchSource) -> None:
+        super().__init__(source)
         self.split, self.size = split, size
 
     def batch(self, step: int, part: int = 0) -> ToyBatch:
         """Batch ``part`` of those that make the optimiser step ``step``."""
-        rng = self.keys.draws(step, part, self.size)
+        rng = self.source.draws(step, part, self.size)
         return self.split.batch(self.split.rows_at(rng.uniform("toyworld/picture")), rng)
 
 
@@ -160,7 +160,7 @@ class ToyworldDataModule(BaseDataModule):
 
     def train_dataloader(self) -> DataLoader[ToyBatch]:
         """Endless batches from the optimiser step that the trainer is at."""
-        return self.training_loader(ToyStream(self.train_split, self.cfg.batch_size, self.batch_keys()))
+        return self.training_loader(ToyStream(self.train_split, self.cfg.batch_size, self.batch_source()))
 
     def val_dataloader(self) -> DataLoader[ToyBatch]:
         """The evaluation pictures in order."""

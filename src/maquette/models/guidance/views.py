@@ -1,4 +1,4 @@
-"""What is known of pictures beside their pixels: the prompt, and the cameras that took them."""
+"""What is known of pictures besides their pixels: the prompt, and the cameras that took them."""
 
 from dataclasses import dataclass
 
