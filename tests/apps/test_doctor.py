@@ -15,6 +15,7 @@ def lines(capsys):
 def test_everything_that_a_report_of_a_fault_needs(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
     monkeypatch.setenv("MAQUETTE_SEED", "7")
+    monkeypatch.delenv("TORCH_CPP_LOG_LEVEL", raising=False)
     monkeypatch.setitem(doctor.OPTIONAL, "no_such_package", ("extra", "its purpose"))
     assert main(["doctor"]) == 0
     rows = [line.strip() for line in lines(capsys)]
@@ -23,6 +24,7 @@ def test_everything_that_a_report_of_a_fault_needs(capsys, monkeypatch):
         assert title in rows
     for fact in (platform.platform(), sys.executable, torch.__version__, "MAQUETTE_SEED=7"):
         assert fact in shown
+    assert "TORCH_CPP_LOG_LEVEL" not in shown  # the command has set it
     for name in ("memory", "C library", "instructions", "torch is built for", "cache"):
         assert any(line.startswith(name) for line in rows), name
     for package in ("torchmetrics", "beartype", "warp-lang", "usd-core", "gradio"):

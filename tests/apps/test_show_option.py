@@ -32,11 +32,13 @@ def test_the_recipe_decides_which_module_is_asked(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("system.guidance.guidance_scal", "system.guidance.guidance_scale"),
+        ("system.guidance.guidance_scal", "did you mean system.guidance.guidance_scale"),
         ("system.geometry.fix_geometry", "tetrahedra-sdf-grid"),
-        ("trainer.max_step", "trainer.max_steps"),
-        ("training.ema.deca", "training.ema.decay"),
-        ("sede", "seed"),
+        ("trainer.max_step", "did you mean trainer.max_steps"),
+        ("training.emma", "did you mean training.ema?"),
+        ("training.emma.decay", "Unknown key training.emma.\n  Hint: did you mean training.ema?"),
+        ("training.ema.deca", "did you mean training.ema.decay?"),
+        ("sede", "did you mean seed"),
     ],
 )
 def test_a_wrong_one_is_told_with_near_ones(path: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:

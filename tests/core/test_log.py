@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from maquette.core.log import get_logger, set_library_verbosity, setup_logging, warn_once
+from maquette.core.log import get_logger, is_set_here, set_library_verbosity, setup_logging, warn_once
 from maquette.core.progress import ProgressEvent
 from maquette.core.typecheck import checked
 
@@ -38,6 +38,9 @@ def test_libraries_are_quiet_unless_the_environment_says_otherwise(monkeypatch):
         monkeypatch.delenv("DIFFUSERS_VERBOSITY", raising=False)
         set_library_verbosity(verbose)
         assert (os.environ["DIFFUSERS_VERBOSITY"], os.environ["TRANSFORMERS_VERBOSITY"]) == (level, "debug")
+    assert is_set_here("DIFFUSERS_VERBOSITY") and not is_set_here("TRANSFORMERS_VERBOSITY")
+    monkeypatch.setenv("DIFFUSERS_VERBOSITY", "critical")
+    assert not is_set_here("DIFFUSERS_VERBOSITY")
 
 
 def test_warn_once(caplog):

@@ -71,9 +71,8 @@ def _of_config(path: str, key: str, config: type, owner: str, value: Any) -> Opt
     docs = {one.name: one for one in config_docs(config)}
     first, _, inner = key.partition(".")
     if first not in docs:
-        prefix = path.removesuffix(key)
-        near = [prefix + name for name in get_close_matches(first, docs, n=3)]
-        raise UnknownKeyError(path, near, [prefix + name for name in docs])
+        known = list(docs)
+        raise UnknownKeyError(path.removesuffix(key) + first, get_close_matches(first, known, n=3), known)
     inside = _dataclass_of(config, first)
     if inner and inside is not None:
         return _of_config(path, inner, inside, owner, value)
@@ -91,9 +90,8 @@ def _of_arguments(path: str, name: str, function: Any, text: str) -> FieldDoc:
     parameters = {key: one for key, one in inspect.signature(function).parameters.items() if key != "self"}
     key = name.partition(".")[0]
     if key not in parameters:
-        prefix = path.removesuffix(name)
-        near = [prefix + one for one in get_close_matches(key, parameters, n=3)]
-        raise UnknownKeyError(path, near, [prefix + one for one in parameters])
+        known = list(parameters)
+        raise UnknownKeyError(path.removesuffix(name) + key, get_close_matches(key, known, n=3), known)
     parameter = parameters[key]
     found = re.search(rf"^ +{key}: (.*?)(?=^ +\w+: |\Z)", text, flags=re.MULTILINE | re.DOTALL)
     words = " ".join(found.group(1).split()) if found else ""

@@ -10,6 +10,10 @@ ROOT = "maquette"
 VERBOSITY_VARIABLES = ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY")
 """Read by libraries when they are first imported."""
 
+QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR", "KINETO_LOG_LEVEL": "6"}
+"""What has torch's own core, and its profiler (which tells each start and stop on level 5), say less."""
+
+_set_here: dict[str, str] = {}
 _warned: set[str] = set()
 
 
@@ -39,10 +43,15 @@ def set_library_verbosity(verbose: bool = False) -> None:
     """Have libraries that are not imported yet report errors only, or all when `verbose`; variables of the
     environment that are set already win.
     """
-    for name in VERBOSITY_VARIABLES:
-        os.environ.setdefault(name, "info" if verbose else "error")
-    if not verbose:
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    wanted = dict.fromkeys(VERBOSITY_VARIABLES, "info" if verbose else "error") | ({} if verbose else QUIET)
+    for name, value in wanted.items():
+        if name not in os.environ:
+            os.environ[name] = _set_here[name] = value
+
+
+def is_set_here(name: str) -> bool:
+    """Whether a variable of the environment is from `set_library_verbosity`, and not from the user."""
+    return name in _set_here and os.environ.get(name) == _set_here[name]
 
 
 def warn_once(message: str, logger: logging.Logger | None = None) -> None:

@@ -14,6 +14,7 @@ import torch
 
 import maquette
 from maquette.core.device import current_device, gpu_count, is_gpu
+from maquette.core.log import is_set_here
 
 PACKAGES = (
     "torch", "lightning", "diffusers", "transformers", "omegaconf", "warp-lang", "numpy", "trimesh", "xatlas",
@@ -62,7 +63,7 @@ def all_versions() -> dict[str, str]:
 
 def surroundings() -> dict[str, str]:
     """What a report about a fault needs besides `machine` and `versions`: memory, C library, instructions,
-    and the variables of the environment that change how things run.
+    and the variables of the user's environment that change how things run.
     """
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     facts = {
@@ -73,7 +74,9 @@ def surroundings() -> dict[str, str]:
         "BLAS": "MKL" if torch.backends.mkl.is_available() else "other than MKL",
         "python at": sys.executable,
         "environment": ", ".join(
-            f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)
+            f"{name}={value}"
+            for name, value in sorted(os.environ.items())
+            if name.startswith(VARIABLES) and not is_set_here(name)
         ),
     }
     return {name: value for name, value in facts.items() if value}

@@ -1,6 +1,9 @@
 """Each instrument leaves one file that says what it should, and changes nothing."""
 
 import json
+import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,21 @@ def test_profile_is_a_trace_for_viewers_and_a_table(toy: Any, tmp_path: Path) ->
     assert "aten::mean" in names
     table = (folder / "profile.txt").read_text()
     assert "Self CPU" in table and "part: forward" in table
+
+
+def test_the_profiler_says_nothing_on_the_screen() -> None:
+    program = """
+from maquette.core.log import set_library_verbosity
+set_library_verbosity()
+import torch
+with torch.profiler.profile():
+    torch.zeros(3)
+"""
+    plain = {name: value for name, value in os.environ.items() if name != "KINETO_LOG_LEVEL"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=plain, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_a_run_shorter_than_the_recording_is_recorded_to_its_end(toy: Any, tmp_path: Path) -> None:
