@@ -97,7 +97,6 @@ def test_ball_stays_a_ball(before: str, after: str, monkeypatch: pytest.MonkeyPa
     settings.pop("shape_init", None)
     if before in BODIES and after in FROM_A_BODY:
         settings |= FROM_A_BODY[after]
-        settings |= {} if before == "gaussian-splatting" else {"isosurface_threshold": 25.0}
     if before == after == "tetrahedra-sdf-grid":
         settings["isosurface_resolution"] = 24
     new = converted_geometry(origin(before), after, settings, inherit_texture=True)

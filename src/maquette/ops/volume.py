@@ -76,10 +76,11 @@ def _grown(marked: Bool[Tensor, "X Y Z"], reach: int) -> Bool[Tensor, "X Y Z"]:
 def visible_level(density: Float[Tensor, "X Y Z"], cell: float) -> tuple[float, float]:
     """The density at the surface that a picture of the volume shows, and the volume's largest opacity.
 
-    Along the six axis directions, each line that is at least half opaque has a largest density in front of
-    the place where half of the light is gone. The level is a third of the median of these: the edge of a body
-    with a sharp border, and for a soft one a surface between its depth seen frontally and its outline. If no
-    line is half opaque, the level is a third of the largest density.
+    Along the six axis directions, each line that is at least half opaque has a largest density up to one node
+    behind that where half of the light is gone (which may lie on the rise, if a border is as thin as a cell).
+    The level is a third of the median of these: the edge of a body with a sharp border, and for a soft one a
+    surface between its depth seen frontally and its outline. If no line is half opaque, the level is a third
+    of the largest density.
 
     Args:
         density: samples of the field at the nodes of a regular grid.
@@ -93,9 +94,9 @@ def visible_level(density: Float[Tensor, "X Y Z"], cell: float) -> tuple[float, 
 
 
 def _visible_peaks(lines: Float[Tensor, "X L"], cell: float) -> Float[Tensor, "K"]:
-    """The largest density before half of the light is gone, for lines (along dim 0) where that happens."""
+    """The largest density until half of the light is gone, for lines (along dim 0) where that happens."""
     depth = torch.cumsum(lines * cell, dim=0)
     half = math.log(2.0)
     lines, depth = lines[:, depth[-1] >= half], depth[:, depth[-1] >= half]
-    passed = torch.cat([torch.zeros_like(depth[:1]), depth[:-1]])
+    passed = torch.cat([torch.zeros_like(depth[:2]), depth[:-2]])[: len(depth)]
     return torch.where(passed < half, lines, torch.zeros_like(lines)).amax(dim=0)

@@ -1,5 +1,7 @@
 """The body inside a closed surface as a field of density, for volumes that start from a surface."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,10 +16,14 @@ from maquette.ops.sdf import volsdf_density
 
 SOFTNESS = 0.01
 """Scale of the density's rise at the surface, in radii of the box: half a voxel of a grid of 100."""
+SURFACE = 1 / 5
+"""Density at the surface, in densities deep inside. The level of "auto" (`ops.volume.visible_level`) is a
+third of what is seen; interpolation between voxels, which flattens the fall, moves its surface outwards."""
 
 
 class Solid:
-    """Density 1 / beta deep inside of a geometry, half of it at its surface (Yariv et al. 2021, eq. 2 and 3).
+    """Density 1 / beta deep inside of a geometry, which falls as in Yariv et al. 2021, eq. 2 and 3, and is
+    `SURFACE` of that at its surface, so that a mesh of the density is as large as the geometry.
 
     Args:
         other: a geometry that can become a closed mesh, on its device.
@@ -36,6 +42,7 @@ class Solid:
         self.surface = Mesh(mesh.vertices.detach(), mesh.faces)
         self.distance = signed_distance(self.surface)
         self.beta = SOFTNESS * float(other.cfg.radius)
+        self.inset = self.beta * math.log(0.5 / SURFACE)
 
     @property
     def n_features(self) -> int:
@@ -46,11 +53,11 @@ class Solid:
     @torch.no_grad()
     def evaluate(self, points: Float[Tensor, "*N 3"], output_normal: bool) -> GeometryOutput:
         """Density and features at world points; the features are those that `other` has there."""
-        density = volsdf_density(self.distance(points), 1.0 / self.beta)
+        density = volsdf_density(self.distance(points) + self.inset, 1.0 / self.beta)
         return GeometryOutput(density=density, features=self.geometry.export(points).get("features"))
 
     def examples(self, n: int, radius: float) -> Examples:
-        """As of `DensityField.examples`; half of the points are near the surface."""
+        """As of `DensityField.examples`; most of the points are near the surface."""
         return examples_near(self, sample_surface(self.surface, SURFACE_POINTS).points, n, radius)
 
 
