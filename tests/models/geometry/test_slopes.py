@@ -62,3 +62,19 @@ def test_points_keep_their_gradient() -> None:
     slope = difference_slope(lambda x: x.square().sum(-1, keepdim=True), points, value, EPS, RADIUS, True)
     slope.sum().backward()
     torch.testing.assert_close(points.grad, torch.full_like(points, 2.0))
+
+
+@pytest.mark.parametrize("central", [False, True])
+def test_outside_of_the_cube_differences_look_inwards(central) -> None:
+    points = torch.tensor([[1.8, -2.0, 0.3], [-1.6, 0.0, 4.0]], dtype=torch.float64)
+    asked = []
+
+    def curved(x: torch.Tensor) -> torch.Tensor:
+        asked.append(x.abs().reshape(-1, 3))
+        return x.pow(2).sum(dim=-1, keepdim=True)
+
+    found = difference_slope(curved, points, curved(points), EPS, RADIUS, central)
+    torch.testing.assert_close(found, 2.0 * points, atol=2.0 * EPS, rtol=0)
+    outside = points.abs() > RADIUS
+    most = torch.stack([one.reshape(2, -1, 3).amax(dim=1) for one in asked]).amax(dim=0)
+    assert bool((most <= points.abs())[outside].all())

@@ -26,15 +26,16 @@ def difference_slope(
 ) -> Float[Tensor, "*N 3"]:
     """The gradient of a field from its values at points `eps` away along each axis.
 
-    Forward differences take 3 evaluations, central ones 6. Points stay in the cube of half-width `radius`:
-    within `eps` of a face a forward difference looks inwards, and a central one is as wide as there is room.
+    Forward differences take 3 evaluations, central ones 6. For points in the cube of half-width `radius` the
+    field is evaluated nowhere outside: within `eps` of a face a forward difference looks inwards, and a
+    central one is as wide as there is room. For points outside (of an unbounded field) both look inwards.
 
     Args:
         field: the field.
         points: where, world frame.
         value: the field there.
         eps: the step, world units.
-        radius: half the width of the cube where the field is defined.
+        radius: half the width of the cube.
         central: look in both directions.
     """
     where, here = points.detach(), points[..., None, :]
