@@ -148,13 +148,13 @@ class Section(NamedTuple):
     options: Callable[[], set[str]]
     """Gives the options, without dashes."""
     inner: Collection[str]
-    """Commands or actions with a section of their own in it."""
+    """Commands or actions, which have sections of their own in this one."""
 
     def check(self, file: str, options: Collection[str], inner: Collection[str]) -> None:
-        """Refuse options, and sections in this one, that there are not.
+        """Refuse options, and sections within this one, that do not exist.
 
         Raises:
-            UserError: there is such a one.
+            UserError: one does not exist, or a value stands where a section belongs.
         """
         for key in options:
             if key in self.options():

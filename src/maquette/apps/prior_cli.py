@@ -60,7 +60,7 @@ def _train(args: argparse.Namespace) -> int:
 def _part(
     recipe: str, folder: Path, args: argparse.Namespace, options: dict[str, Any]
 ) -> tuple[ExperimentConfig, argparse.Namespace]:
-    """One of the two runs: its config, and the arguments of a command that does nothing else."""
+    """The config of one of the two runs, and the arguments with which it would be a command of its own."""
     own = argparse.Namespace(**{**vars(args), "out": str(folder), "extension": [], "recipe": recipe})
     return load(recipe, args.overrides, {**options, "seed": args.seed}, own), own
 

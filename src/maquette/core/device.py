@@ -124,7 +124,7 @@ def peak_memory() -> float:
 
 
 def resident_memory() -> float | None:
-    """GiB of the host's memory that this process holds now; None where only Linux would say."""
+    """GiB of the host's memory that this process holds now; None on systems other than Linux."""
     if not _STATM.exists():
         return None
     return int(_STATM.read_text().split()[1]) * resource.getpagesize() / 2**30

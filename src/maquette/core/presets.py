@@ -57,7 +57,7 @@ def _chosen(preset: Mapping[Any, Any], final: Any) -> dict[str, Any]:
 
 
 def _without_followers(part: Mapping[str, Any], given: Any, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """A part of what is chosen, without the keys that refer to another one that is."""
+    """A part of what is chosen, without the keys that in the recipe refer to another chosen key."""
     kept: dict[str, Any] = {}
     for key, value in part.items():
         old = given.get(key) if isinstance(given, Mapping) else None

@@ -91,13 +91,14 @@ class StepRandom:
         return self._tensor(offset + low, shape)
 
     def spread(self, name: str, together: int) -> Float[Tensor, "B"]:
-        """Uniform in [0, 1), but one in each of as many equal parts as samples make a step together, whoever
-        draws them (stratified sampling).
+        """Stratified draws from [0, 1): `together` samples make a step, on all ranks, and each of as many equal
+        parts gets one of them.
         """
         part = torch.tensor(self.index) % together
         drawn = (part + self.uniform(name)) / together
         end = (part + 1) / together
-        return torch.minimum(drawn, end.nextafter(torch.zeros_like(end)))  # the sum may be rounded up to it
+        # The sum may be rounded up to the end of the part.
+        return torch.minimum(drawn, end.nextafter(torch.zeros_like(end)))
 
     def keys(self, name: str) -> list[int]:
         """A number below 2^31 for each sample, for kernels that hash (key, ray) themselves."""

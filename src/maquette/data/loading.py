@@ -79,7 +79,7 @@ class BatchSource:
     """Rank, number of ranks, batches per step."""
 
     def turns(self, number: int = 0, stride: int = 1) -> Iterator[tuple[int, int]]:
-        """Optimiser step and part of every batch, endlessly; of each ``stride``-th from ``number`` on."""
+        """Optimiser step and part of batch ``number`` and of each ``stride``-th after it, endlessly."""
         first = self.first_step()
         for one in itertools.count(number, stride):
             step, part = divmod(one, self.place.accumulate)

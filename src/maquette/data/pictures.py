@@ -96,7 +96,7 @@ class PictureSet:
 
 
 class PictureStream(KeyedStream[PictureBatch]):
-    """Endless batches, every picture once before any twice; a batch is a function of seed, step and place."""
+    """Endless batches; every picture comes once before any comes again. Seed, step and place decide."""
 
     def __init__(self, pictures: PictureSet, cfg: Any, source: BatchSource) -> None:
         super().__init__(source)

@@ -76,7 +76,7 @@ class LatentDenoiser(LatentSpace, NoiseLevels):
     def _arguments(
         self, class_labels: Tensor | None, cross_attention_kwargs: dict[str, Any] | None
     ) -> dict[str, Any]:
-        """Those of the UNet that are given."""
+        """Further arguments of the UNet: those that are not None, in its precision."""
         found: dict[str, Any] = {}
         if class_labels is not None:
             found["class_labels"] = class_labels.to(self.unet.dtype)

@@ -76,7 +76,7 @@ class ConditionedGuidance(StableDiffusionGuidance):
     family: ClassVar[str]
     """The family of its models (`maquette.diffusion.families.kinds`)."""
     reads: ClassVar[str]
-    """The argument of the model's `predict_noise` that is the condition."""
+    """Name of the argument of `predict_noise` that takes the condition."""
 
     def _open(self, name: str, dtype: torch.dtype, own: bool, **switches: Any) -> Any:
         """A model of the right family; each of these guidances has one of its own."""

@@ -125,7 +125,7 @@ class LatentGuidance(BaseGuidance):
     def latents(
         self, images: Float[Tensor, "B _ H W"], rng: StepRandom, as_latents: bool
     ) -> Float[Tensor, "B C h w"]:
-        """Latents of what `prepare` gives, differentiable; what is latents stays so."""
+        """Latents of prepared pictures, differentiable; prepared latents are returned as they are."""
         return images if as_latents else self.encode(images, rng)
 
     def noise(self, name: str, rng: StepRandom, like: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
@@ -135,7 +135,7 @@ class LatentGuidance(BaseGuidance):
     def sample(
         self, rgb: Float[Tensor, "B H W _"], views: Views, rng: StepRandom, as_latents: bool
     ) -> tuple[Float[Tensor, "B _ _ _"], Float[Tensor, "B C h w"], Sample]:
-        """Pictures in the model's size, their latents (both differentiable), and what is judged of them.
+        """Pictures in the model's size and their latents, both differentiable, and the sample to be judged.
 
         Each sample has a noise level and a noise of its own, keyed by `rng`: a batch equals its samples one
         by one.

@@ -58,7 +58,7 @@ class VariationalGuidance(ScoreDistillation, nn.Module):
 
     @dataclass(kw_only=True)
     class Config(ScoreDistillation.Config):
-        """The guiding model, and what the other one begins with."""
+        """The guiding model, and where the training of the other one starts."""
 
         weights: str | None = None
         """Take what trains from a checkpoint: "PATH:guidance"."""
@@ -93,7 +93,7 @@ class VariationalGuidance(ScoreDistillation, nn.Module):
     def sample(
         self, rgb: Float[Tensor, "B H W _"], views: Views, rng: StepRandom, as_latents: bool
     ) -> tuple[Float[Tensor, "B _ _ _"], Float[Tensor, "B C h w"], Sample]:
-        """As every guidance; the sample also has the camera condition."""
+        """As in every guidance, and the sample has the camera condition."""
         images, latents, sample = super().sample(rgb, views, rng, as_latents)
         return images, latents, replace(sample, camera=self.camera_condition(views))
 

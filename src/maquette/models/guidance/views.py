@@ -30,7 +30,7 @@ class Views:
     source_rgb: Float[Tensor, "B H W C"] | None = None
     """The pictures before an edit."""
     source_utils: PromptUtils | None = None
-    """The words of those."""
+    """The prompt of the pictures before an edit."""
 
     @property
     def prompt(self) -> PromptUtils:
