@@ -13,7 +13,7 @@ import pytest
 
 import maquette.training.replacing as replacing
 from maquette.apps.main import main
-from maquette.core.errors import RunFailed, UserError
+from maquette.core.errors import ConfigError, RunFailed, UserError
 from maquette.core.paths import remove_leftovers
 from maquette.training.replacing import OldRun
 from maquette.training.run import run
@@ -94,17 +94,48 @@ def test_a_fault_in_the_first_step_leaves_both_runs(
     assert files(folder) == before
 
 
-def test_the_old_run_is_there_until_the_new_one_has_taken_a_step(
-    toy: Any, folder: Path, at_step: Any
+@pytest.mark.parametrize("batches", [1, 2])
+def test_the_old_run_is_there_until_the_new_one_has_a_checkpoint(
+    toy: Any, folder: Path, at_step: Any, batches: int
 ) -> None:
     run(toy(QUICK), "train")
     before, seen = files(folder), []
-    at_step(0, lambda: seen.append(files(folder / ".replaced")))
-    run(toy(QUICK, "trainer.accumulate_grad_batches=2"), "train", overwrite=True)
-    assert seen == [before, before]  # of both batches that make the step
-    at_step(1, lambda: seen.append(files(folder / ".replaced")))
-    run(toy(QUICK), "train", overwrite=True)
-    assert seen[2:] == [{}] and not list(folder.glob(".*"))
+    words = ("training.checkpoint_every=2", f"trainer.accumulate_grad_batches={batches}")
+    for step, old in ((1, before), (2, {})):
+        seen.clear()
+        at_step(step, lambda: seen.append(files(folder / ".replaced")))
+        run(toy(QUICK, *words), "train", overwrite=True)
+        assert seen == [old] * batches and not list(folder.glob(".*"))
+        before = files(folder)
+
+
+def test_of_three_runs_of_which_two_were_killed_none_is_lost(folder: Path) -> None:
+    run_folder = RunFolder(folder)
+    runs = []
+    for number in (1, 2):
+        run_folder.write_configs(f"a: {number}\n", None)
+        run_folder.ckpts.mkdir(parents=True)
+        run_folder.last_checkpoint.write_text(str(number))
+        runs.append({path: text for path, text in files(folder).items() if path.parts[0] != ".replaced"})
+        OldRun(run_folder).set_aside()
+    assert files(folder / ".replaced" / ".replaced") == runs[0]
+    OldRun(run_folder).settle()  # killed before the third one had a recipe
+    assert files(folder / ".replaced") == runs[0]
+    run_folder.last_checkpoint.unlink()
+    third = OldRun(run_folder)
+    third.set_aside()
+    third.recover(KeyboardInterrupt())
+    assert files(folder) == runs[0]
+
+
+@pytest.mark.parametrize("value", ["{}/ckpts/last.ckpt", "{}/ckpts/last.ckpt:layer", "mesh:{}/mesh.glb"])
+def test_a_run_that_the_new_one_begins_with_is_not_replaced(toy: Any, folder: Path, value: str) -> None:
+    run(toy(QUICK), "train")
+    (folder / "mesh.glb").write_bytes(b"")
+    before = files(folder)
+    with pytest.raises(ConfigError, match=r"system\.weights[\s\S]*which is replaced"):
+        run(toy(QUICK, f"system.weights={value.format(folder)}"), "train", overwrite=True)
+    assert files(folder) == before
 
 
 def test_ctrl_c_twice_in_the_first_step_brings_the_old_run_back(toy: Any, folder: Path, at_step: Any) -> None:
@@ -131,11 +162,16 @@ def test_ctrl_c_once_in_the_first_step_brings_the_old_run_back(
     assert files(folder) == before
 
 
-def test_ctrl_c_after_the_first_step_keeps_the_new_run(toy: Any, folder: Path, at_step: Any) -> None:
+def test_ctrl_c_after_the_first_step_keeps_both_until_the_new_run_goes_on(
+    toy: Any, folder: Path, at_step: Any
+) -> None:
     run(toy(QUICK), "train")
+    before = files(folder)
     at_step(1, press)
     assert run(toy(QUICK, "seed=2"), "train", overwrite=True).interrupted
-    assert "seed: 2" in (folder / "config.yaml").read_text() and not list(folder.glob(".*"))
+    assert "seed: 2" in (folder / "config.yaml").read_text() and files(folder / ".replaced") == before
+    run(toy(QUICK, "seed=2"), "train", resume=folder)
+    assert not list(folder.glob(".*"))
 
 
 def test_ctrl_c_once_in_the_first_step_of_a_new_run_keeps_it(toy: Any, folder: Path, at_step: Any) -> None:
@@ -155,9 +191,6 @@ def test_a_stage_that_ends_early_says_where_the_old_run_is(
     budget = [f"stages.{stage}.training.time_budget=0.000001"] if how == "time" else []
     result = run(toy(QUICK, STAGES, *budget), "train", overwrite=True)
     assert result.status != "done" and result.global_step == 1
-    if (how, stage) == ("time", "fine"):  # its first step is enough
-        assert not list(folder.rglob(".*"))
-        return
     assert files(folder / ".replaced") == before
     assert caplog.text.count(f"kept in {folder / '.replaced'}") == 1
     at_step(0, lambda: None)
@@ -195,7 +228,7 @@ def test_going_back_to_a_stage_costs_the_later_ones_only_when_it_works(
     toy: Any, folder: Path, at_step: Any
 ) -> None:
     every = "checkpoint={every_n_train_steps: 1, save_top_k: -1, filename: '{step}'}"
-    words = (QUICK, STAGES, every)
+    words = (QUICK, STAGES, every, "training.checkpoint_every=1")
     run(toy(*words), "train")
     fine = folder / "stages" / "01-fine"
     before = files(fine)

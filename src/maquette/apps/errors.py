@@ -15,6 +15,7 @@ from maquette.core.paths import cache_dir
 from maquette.core.processes import is_leader, rank, world_size
 
 INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
 
 PATIENCE = 3.0
 """Seconds in which a process that failed for the same reason as the leader is ended."""

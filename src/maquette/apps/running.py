@@ -16,9 +16,16 @@ from maquette.apps.progress_bar import ProgressBar
 from maquette.core.config import ExperimentConfig, load_config
 from maquette.core.errors import UserError
 from maquette.core.log import setup_logging
-from maquette.core.processes import is_launched, is_leader
+from maquette.core.processes import TERMINATED, is_launched, is_leader
 from maquette.core.recipes import recipe_path
 from maquette.core.registry import load_extension
+
+STATES = {
+    "done": "Done",
+    "interrupted": "Stopped",
+    "terminated": "Stopped by SIGTERM",
+    "out of time": "Out of time",
+}
 
 INSTRUMENTS = {
     "profile": "PyTorch's profiler over a few steps: trace.json for a viewer, profile.txt",
@@ -104,7 +111,7 @@ def execute(
         )
     if is_leader():
         _summarise(result, Console(highlight=False, soft_wrap=True))
-    return INTERRUPTED if result.interrupted else 0
+    return {"interrupted": INTERRUPTED, "terminated": TERMINATED}.get(result.status, 0)
 
 
 def run_in_processes(cfg: ExperimentConfig, args: argparse.Namespace) -> int | None:
@@ -130,13 +137,15 @@ def wanted_processes(cfg: ExperimentConfig) -> int:
 
 def _summarise(result: Any, console: Console) -> None:
     minutes, seconds = divmod(round(result.total_seconds), 60)
-    state = {"done": "Done", "interrupted": "Stopped"}.get(result.status, "Out of time")
+    state = STATES[result.status]
     facts = f"step {result.global_step}, {minutes} min {seconds:02d} s, {result.peak_memory_gb:.1f} GB"
     console.print(f"[bold]{state}[/]: {facts}")
     for path in result.files:
         console.print(f"  {path}  ({_size(path)})", markup=False)
     if not result.files:
         console.print(f"  {result.trial_dir}", markup=False)
+    if result.status != "done":
+        console.print(f"  go on with: maquette launch --resume {result.trial_dir}", markup=False)
 
 
 def _size(path: Path) -> str:

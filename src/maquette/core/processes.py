@@ -1,11 +1,16 @@
 """Which process of a run this one is, as torchrun says it in the environment."""
 
 import os
+import signal
 
 from maquette.core.errors import ConfigError
 
 SIGN = "TORCHELASTIC_RUN_ID"
 """The variable that says that the others are meant: clusters set some of them for other reasons."""
+
+
+TERMINATED = 128 + signal.SIGTERM
+"""The exit code of a program that SIGTERM ended."""
 
 
 def is_launched() -> bool:

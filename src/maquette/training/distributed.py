@@ -20,15 +20,13 @@ from lightning.pytorch.strategies import DDPStrategy
 from maquette.core.collectives import joined
 from maquette.core.device import collective_backend, current_device, gpu_count, is_gpu
 from maquette.core.errors import ConfigError
-from maquette.core.processes import is_launched, local_world_size, world_size
+from maquette.core.processes import TERMINATED, is_launched, local_world_size, world_size
 
 TIMEOUT = timedelta(hours=12)
 """How long a process waits for another, which may be exporting; one that is gone is noticed at once."""
 
 WATCH = 0.5
 """Seconds between two looks at whether this process is to end."""
-
-ENDED = 128 + signal.SIGTERM
 
 STRATEGIES = {
     "auto": None,
@@ -164,4 +162,4 @@ def _ending_when_told() -> Iterator[None]:
 def _watch(done: threading.Event, parent: int) -> None:
     while not done.wait(WATCH):
         if signal.SIGTERM in signal.sigpending() or os.getppid() != parent:
-            os._exit(ENDED)
+            os._exit(TERMINATED)

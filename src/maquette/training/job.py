@@ -74,7 +74,7 @@ def run_job(
         always_export: export what an interrupted run has, also where ``training.finish`` lists no export.
         tools: instruments of this run.
         opening: done before the folder is opened, by the leading process, when nothing is left to refuse.
-        replaces: old runs that ``opening`` sets aside; deleted after the first step, like the old run of
+        replaces: old runs that ``opening`` sets aside; deleted with the first checkpoint, like the old run of
             this folder.
     """
     job = _Job(cfg, mode, listeners, resume, overwrite, always_export, again, tools, replaces)
@@ -163,12 +163,16 @@ class _Job:
         self.checkpoint = {}  # the Trainer reads the file itself
         with self.phases.phase("optimising", announce=False), self.tools.around(self.folder):
             self.trainer.fit(self.system, datamodule=self.data, ckpt_path=self.resume, weights_only=True)
-        self.settle_old()  # also where no step was left to take
+        stopped = self.interrupt.requested or out_of_time(self.trainer.callbacks)
+        if not stopped:
+            by_leader(self.drop_old)
+        if self.interrupt.terminated:
+            return
         if "test" in self.training.finish and not self.interrupt.requested and self._does("test_step"):
             with self.phases.phase("rendering"):
                 self.trainer.test(self.system, datamodule=self.data, verbose=False)
-        stopped = (self.interrupt.requested and self.always_export) or out_of_time(self.trainer.callbacks)
-        if ("export" in self.training.finish or stopped) and self._does("predict_step"):
+        asked = "export" in self.training.finish or out_of_time(self.trainer.callbacks)
+        if (asked or (stopped and self.always_export)) and self._does("predict_step"):
             self._export()
 
     def evaluate(self) -> None:
@@ -196,7 +200,8 @@ class _Job:
             seconds={name: round(value, 2) for name, value in self.phases.seconds.items()},
             peak_memory_gb=round(peak_memory(), 3),
             files=self.files,
-            interrupted=self.interrupt.requested,
+            interrupted=self.interrupt.requested and not self.interrupt.terminated,
+            terminated=self.interrupt.terminated,
             out_of_time=out_of_time(self.trainer.callbacks),
         )
         name = "run.json" if self.mode == "train" else f"run-{self.mode}.json"
@@ -226,15 +231,14 @@ class _Job:
         plugins = [LightningEnvironment()]
         return make_trainer({**settings, "plugins": plugins}, self.training, self.folder, callbacks, [])
 
-    def settle_old(self) -> None:
-        """Drop the old runs, unless Ctrl-C was pressed in the first step of this one.
+    def heed_early_stop(self) -> None:
+        """Give up if Ctrl-C was pressed in the first step, and an old run can come back.
 
         Raises:
-            Abort: it was, and the old runs can come back.
+            Abort: it was, and there is one.
         """
-        if not from_leader(self.interrupt.requested):  # which another process may not have heard of yet
-            by_leader(self.drop_old)
-        elif from_leader(any(one.can_come_back for one in self.old)):
+        requested = self.interrupt.requested and not self.interrupt.terminated
+        if from_leader(requested and any(one.can_come_back for one in self.old)):
             raise Abort
 
     def drop_old(self) -> None:
@@ -272,12 +276,14 @@ class _Job:
         callbacks = [
             BatchBoundaries(self.cfg.seed),
             self.interrupt,
-            AfterFirstStep(self.settle_old),
+            AfterFirstStep(self.heed_early_stop),
             *self._average(),
             *craft_callbacks(self.training),
             *standard_callbacks(self.training, self.folder, self.listeners, loggers, self.cfg),
             *recipe_checkpoints(plain(self.cfg.checkpoint), self.folder),
-            LastCheckpoint(self.folder.ckpts, self.training.checkpoint_every),
+            LastCheckpoint(
+                self.folder.ckpts, self.training.checkpoint_every, lambda: by_leader(self.drop_old)
+            ),
             *self.tools.callbacks(self.folder),
         ]
         return make_trainer(settings, self.training, self.folder, callbacks, loggers)

@@ -1,19 +1,25 @@
-"""A run that begins where another one is: the old one is kept until the new one has taken a step."""
+"""A run that begins where another one is: the old one is kept until the new one has a checkpoint."""
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from maquette.core.errors import UserError
+from maquette.core.config import ExperimentConfig
+from maquette.core.errors import ConfigError, UserError
 from maquette.core.log import get_logger
 from maquette.core.paths import remove, unfinished_name
 from maquette.core.processes import is_leader
 from maquette.training.run_folder import RunFolder
 
 log = get_logger(__name__)
+
+PLACES = ("run_dir", "exp_root_dir", "resume")
+"""Keys that say where a run is written, or goes on."""
 
 POLL = 0.1
 """Seconds between two looks at whether the leading process is done."""
@@ -36,7 +42,7 @@ class OldRun:
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
         self._made_room = False
-        """Whether this object has made room for a new run, which has not taken its first step yet."""
+        """Whether this object has made room for a new run, which has no checkpoint yet."""
 
     @property
     def path(self) -> Path:
@@ -48,27 +54,26 @@ class OldRun:
         return self.folder.root / ".replacing"
 
     def set_aside(self) -> None:
-        """Make room for the new run. If a killed replacement left two runs, keep the newer one if it has a
-        checkpoint, else the older.
+        """Make room for the new run. If a killed replacement left two runs, both are kept, the older one
+        within the newer; only a newer one without a checkpoint is removed.
 
         Raises:
             UserError: something has the name of what a run writes, and no run was begun here.
         """
         self.settle()
         self.folder.check_replaceable()
-        if self.path.is_dir() and self.folder.has_checkpoint:
-            self.drop()
         self._made_room = True
-        if self.path.is_dir():
+        older = [self.path] if self.path.is_dir() else []
+        if older and not self.folder.has_checkpoint:
             self.folder.clear()
         elif content := self.folder.content():
             self._halfway.mkdir()
-            for path in content:
+            for path in [*content, *older]:
                 path.replace(self._halfway / path.name)
             self._halfway.replace(self.path)
 
     def drop(self) -> None:
-        """The new run has taken its first step: remove the old one."""
+        """The new run has a checkpoint: remove the old one."""
         self._made_room = False
         if self.path.is_dir():
             gone = self.path.with_name(unfinished_name(self.path))
@@ -76,12 +81,12 @@ class OldRun:
             remove(gone)
 
     def recover(self, err: BaseException) -> None:
-        """The new run ended before its first step. A mistake of the user, or Ctrl-C, brings the old one back.
-        After anything else both are kept: what the new one has written tells what went wrong.
+        """The new run ended before its first checkpoint. A mistake of the user, or a signal, brings the old
+        one back. After anything else both are kept: what the new one has written tells what went wrong.
         """
         if not self._made_room:
             return
-        comes_back = isinstance(err, UserError | KeyboardInterrupt) and self.can_come_back
+        comes_back = isinstance(err, UserError | KeyboardInterrupt | SystemExit) and self.can_come_back
         if comes_back or self._halfway.is_dir():
             self._put_back()
             log.info("the run that was in the folder is there again: %s", self.folder.root)
@@ -111,7 +116,7 @@ class OldRun:
         elif not self._is_settled:
             self._put_back()
         elif self.path.is_dir():
-            log.info("the old run is kept in %s until the new one has taken a step", self.path)
+            log.info("the old run is kept in %s until the new one has a checkpoint", self.path)
 
     @property
     def _is_settled(self) -> bool:
@@ -133,6 +138,29 @@ class OldRun:
             remove(target)
             path.replace(target)
         self._halfway.rmdir()
+
+
+def check_not_needed(cfg: ExperimentConfig, folder: RunFolder) -> None:
+    """Refuse to replace a run that the new one begins with.
+
+    Raises:
+        ConfigError: a value of the recipe is a file of the run.
+    """
+    for key, text in _texts(cfg.to_dict()):
+        for path in (text, text.partition("mesh:")[2], text.rpartition(":")[0]):
+            if path and key not in PLACES and os.path.exists(path) and folder.holds(Path(path)):
+                raise ConfigError(
+                    key, text, f"a file outside of {folder.root}, which is replaced", "choose another --out"
+                )
+
+
+def _texts(content: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of a config, with its dotted key."""
+    if isinstance(content, str):
+        yield prefix, content
+    items = content.items() if isinstance(content, Mapping) else ()
+    for key, value in [*items, *(enumerate(content) if isinstance(content, list) else ())]:
+        yield from _texts(value, f"{prefix}.{key}" if prefix else str(key))
 
 
 @contextmanager

@@ -24,13 +24,18 @@ class RunResult:
     """Results at the top of the run folder."""
     interrupted: bool = False
     """Whether Ctrl-C ended it early."""
+    terminated: bool = False
+    """Whether SIGTERM ended it early."""
     out_of_time: bool = False
     """Whether the time budget ended it early."""
 
     @property
     def status(self) -> str:
-        """``done``, ``interrupted``, or ``out of time``; the last two can be resumed."""
-        return "interrupted" if self.interrupted else "out of time" if self.out_of_time else "done"
+        """``done``, or why it ended early: ``interrupted``, ``terminated``, ``out of time``."""
+        reasons = {
+            "terminated": self.terminated, "interrupted": self.interrupted, "out of time": self.out_of_time,
+        }  # fmt: skip
+        return next((name for name, is_so in reasons.items() if is_so), "done")
 
     @property
     def total_seconds(self) -> float:

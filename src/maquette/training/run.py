@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from maquette.core.collectives import by_leader, from_leader
 from maquette.core.config import ExperimentConfig
 from maquette.core.errors import MissingFileError, UserError
+from maquette.core.locks import sole_use
+from maquette.core.processes import is_leader
 from maquette.core.progress import ProgressListener
 from maquette.training.distributed import together
 from maquette.training.job import run_job
 from maquette.training.mode import Mode
 from maquette.training.profiling.tools import NO_TOOLS, Tools
-from maquette.training.replacing import OldRun
+from maquette.training.replacing import OldRun, check_not_needed
 from maquette.training.result import RunResult
 from maquette.training.resuming import resumed_checkpoint
 from maquette.training.run_folder import RunFolder
@@ -45,7 +48,7 @@ def run(
             its newest complete checkpoint and begins anew if it has none yet; ``cfg.resume`` if it is not
             given. A run of several stages goes on in its own folder, where it was.
         raw: the recipe file as it was given, kept in ``configs/raw.yaml``.
-        overwrite: replace the run that is in the folder already, as soon as this one has taken a step (of
+        overwrite: replace the run that is in the folder already, as soon as this one has a checkpoint (of
             its last stage); without it a folder in use is refused.
         verbose: let the libraries talk.
         tools: instruments of this run, such as a profiler; they do not change its result.
@@ -53,14 +56,19 @@ def run(
     Where several processes were started (torchrun), each of them calls this, and they share the run.
 
     Raises:
-        UserError: something in the config cannot be; no folder is left behind, and an old run is kept.
+        UserError: another program is at work in the folder, or something in the config cannot be; no folder
+            is left behind, and an old run is kept.
         RunFailed: the run began and broke; the cause is named.
         KeyboardInterrupt: Ctrl-C a second time, or while nothing was optimised.
     """
     with together():
         cfg = replace(cfg, timestamp=from_leader(cfg.timestamp))  # no two processes start at the same moment
-        by_leader(OldRun(RunFolder(Path(cfg.trial_dir))).settle)
-        return _run(cfg, mode, listeners, resume, raw, overwrite, verbose, tools)
+        folder = RunFolder(Path(cfg.trial_dir))
+        with sole_use(folder.root) if is_leader() else nullcontext():
+            by_leader(OldRun(folder).settle)
+            if overwrite and mode == "train" and (resume or cfg.resume) is None:
+                check_not_needed(cfg, folder)
+            return _run(cfg, mode, listeners, resume, raw, overwrite, verbose, tools)
 
 
 def _run(

@@ -264,6 +264,7 @@ def _conclude(cfg: ExperimentConfig, stages: Sequence[Stage], folder: RunFolder)
         peak_memory_gb=max(record["peak_memory_gb"] for record in records.values()),
         files=_at_the_top(folder, [newest.folder.root / name for name in last["files"]]),
         interrupted=any(record["status"] == "interrupted" for record in records.values()),
+        terminated=any(record["status"] == "terminated" for record in records.values()),
         out_of_time=any(record["status"] == "out of time" for record in records.values()),
     )
     write_json(folder.root / "run.json", run_record(cfg, "train", result, stages=_told(records)))

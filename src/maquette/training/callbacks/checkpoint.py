@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,17 @@ class LastCheckpoint(StepCallback, Checkpoint):
 
     A collapsed run is not written: the checkpoint before it is worth more. Neither is one that breaks within
     a step: some modules (an occupancy grid, say) have changed already, so that it could not go on exactly.
+
+    Args:
+        folder: where it is written.
+        every: steps from one to the next.
+        when_written: done after each that is written because it was due, by all processes.
     """
 
-    def __init__(self, folder: Path, every: int) -> None:
+    def __init__(self, folder: Path, every: int, when_written: Callable[[], None] = lambda: None) -> None:
         self.path = folder / "last.ckpt"
         self.every = every
+        self.when_written = when_written
         self._saved_step = 0
         self._between_steps = True
 
@@ -91,6 +98,7 @@ class LastCheckpoint(StepCallback, Checkpoint):
         self._between_steps = True
         if self.step % self.every == 0:
             self.save(trainer)
+            self.when_written()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save what the last step left."""

@@ -1,4 +1,4 @@
-"""A loss or a gradient that went wrong ends the run, with its cause, before the weights are spoilt."""
+"""A loss, a gradient or a weight that went wrong ends the run, with its cause."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from maquette.core.device import is_gpu
 from maquette.core.errors import CollapseError
 from maquette.training.callbacks.origin import backward_origin, forward_origin
+from maquette.training.callbacks.spoilt import check_weights, nan_buffers
 from maquette.training.config import CollapseConfig
 
 HINT = "lower the learning rate, set trainer.gradient_clip_val=1.0, or use trainer.precision=32"
@@ -25,10 +26,10 @@ FEWEST = 8
 
 
 class CollapseWatch(Callback):
-    """Raises as soon as the loss or a gradient is found not finite, or gradients have exploded.
+    """Raises as soon as the loss, a gradient or a weight is found not finite, or gradients have exploded.
 
     On the CPU the loss is looked at in every step, before the backward pass; on a GPU, where a look waits for
-    the device, and for gradients, every ``cfg.every`` steps. The checkpoint keeps what is usual.
+    the device, and for gradients and weights, every ``cfg.every`` steps. The checkpoint keeps what is usual.
     """
 
     def __init__(self, cfg: CollapseConfig) -> None:
@@ -37,6 +38,13 @@ class CollapseWatch(Callback):
         self._norms: list[float] = []
         self._exploding_since: int | None = None
         self._batch: tuple[Any, int] | None = None
+        self._looked_at = 0
+        self._nan_on_purpose: list[str] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A run that is resumed has steps already, and modules may mark what is unknown with NaN."""
+        self._looked_at = trainer.global_step
+        self._nan_on_purpose = nan_buffers(pl_module)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -82,11 +90,21 @@ class CollapseWatch(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Remember the loss."""
+        """Remember the loss, and look at the weights once a step.
+
+        Raises:
+            CollapseError: nothing can be computed from them any more.
+        """
         self._batch = None
+        step = trainer.global_step
+        if not self._due(trainer, step):
+            return
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        if loss is not None and self._due(trainer, trainer.global_step):
+        if loss is not None:
             self.last_loss = float(loss) * int(trainer.accumulate_grad_batches)  # the Trainer divides by it
+        if self.cfg.enabled and step != self._looked_at:
+            self._looked_at = step
+            check_weights(trainer, pl_module, self._nan_on_purpose)
 
     def look(self, step: int, norm: float) -> None:
         """Judge the norm of the gradient of one step.
