@@ -1,6 +1,7 @@
 """What fields of density share: their level, their normals, and the blob they may start from."""
 
 import logging
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -23,8 +24,10 @@ Examples = Callable[[torch.Generator], tuple[Tensor, GeometryOutput]]
 """Draws points (N, 3), and gives the field there."""
 FAINT = 0.05
 """Below this largest opacity along any axis a volume counts as empty."""
-POOL = 2**20
+POOL = 2**19
 """Points of `examples_near` at which the field is known."""
+NEAR_SHARE = 3 / 4
+"""Part of these points that is near the anchors."""
 
 
 class DensityField(BaseImplicitGeometry):
@@ -58,6 +61,12 @@ class DensityField(BaseImplicitGeometry):
 
     def auto_threshold(self, field: Float[Tensor, "X Y Z"], box: Float[Tensor, "2 3"]) -> float:
         """The density at the surface that a rendering shows (`ops.volume.visible_level`)."""
+        if math.isnan(float(field.sum())):
+            raise RunFailed(
+                "There is no isosurface: the density has values that are not numbers.",
+                [f"share of them: {float(field.isnan().float().mean()):.1%}"],
+                "the run collapsed: train again with a lower learning rate, or trainer.precision=32",
+            )
         cell = float((box[1] - box[0]).max()) / (len(field) - 1)
         level, opacity = visible_level(field, cell)
         if not opacity >= FAINT:
@@ -74,7 +83,7 @@ class DensityField(BaseImplicitGeometry):
         return level
 
     def examples(self, n: int, radius: float) -> Examples:
-        """What another field learns this one from: draws of n points in a cube of half-width `radius`."""
+        """Draws of n points in a cube of half-width `radius`, for fitting another field to this one."""
 
         def draw(generator: torch.Generator) -> tuple[Tensor, GeometryOutput]:
             points = points_in_box(n, radius, generator).to(self.bbox.device)
@@ -97,7 +106,7 @@ class DensityField(BaseImplicitGeometry):
 
 @torch.no_grad()
 def examples_near(field: Any, anchors: Float[Tensor, "P 3"], n: int, radius: float) -> Examples:
-    """Examples of a field that is slow, or thin: from a pool of points, half of them near the anchors.
+    """Examples of a field that is slow, or thin: from a pool of points, most of them near the anchors.
 
     Args:
         field: has `evaluate`, without gradients.
@@ -106,7 +115,7 @@ def examples_near(field: Any, anchors: Float[Tensor, "P 3"], n: int, radius: flo
         radius: half the width of the cube that they are in.
     """
     drawn = named_generator(0, "field examples")
-    near, _ = points_near(anchors, POOL // 2, radius, drawn)
+    near, _ = points_near(anchors, int(NEAR_SHARE * POOL), radius, drawn)
     points = torch.cat([near, points_in_box(POOL - len(near), radius, drawn).to(near)])
     parts = [field.evaluate(part, False) for part in points.split(POINTS_PER_CHUNK)]
     known = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,6 +13,8 @@ from torch import Tensor, nn
 
 from maquette.core.random import named_generator
 
+log = logging.getLogger(__name__)
+
 STEPS = 400
 POINTS = 4096
 """Of a step."""
@@ -19,6 +23,8 @@ POOL = 2**16
 RATES = (1e-2, 1e-4)
 """Learning rate at the first and the last step."""
 BETAS = (0.9, 0.99)
+SILENCE = 10.0
+"""Seconds between two messages of a fit."""
 NEAR = 0.05
 """Standard deviation of the points around a surface, in radii of the box."""
 
@@ -30,21 +36,33 @@ def fit(
     loss: Callable[[torch.Generator], Tensor],
     seed: int,
     steps: int = STEPS,
+    rates: tuple[float, float] = RATES,
 ) -> None:
     """Minimise a loss that draws its points from the generator it is given (Adam, falling rate).
 
-    Works also where gradients are switched off around it.
+    Works also where gradients are switched off around it. One that takes long tells how far it is.
+
+    Args:
+        parameters: what is fitted.
+        loss: of one step.
+        seed: of the draws.
+        steps: how many.
+        rates: learning rate at the first and the last step.
     """
     generator = named_generator(seed, "field fit")
     with torch.inference_mode(False), torch.enable_grad():
-        optimizer = torch.optim.Adam(list(parameters), lr=RATES[0], betas=BETAS, eps=1e-15)
-        decay = (RATES[1] / RATES[0]) ** (1.0 / steps)
+        optimizer = torch.optim.Adam(list(parameters), lr=rates[0], betas=BETAS, eps=1e-15, fused=True)
+        decay = (rates[1] / rates[0]) ** (1.0 / steps)
         scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, decay)
-        for _ in range(steps):
+        told = time.monotonic()
+        for step in range(steps):
             optimizer.zero_grad()
             loss(generator).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             scheduler.step()
+            if time.monotonic() - told >= SILENCE:
+                log.info("fitting: %d of %d steps", step + 1, steps)
+                told = time.monotonic()
         optimizer.zero_grad()
 
 

@@ -1,5 +1,6 @@
 """A density field in a hash grid: the NeRF of text-to-3D."""
 
+import logging
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -29,9 +30,14 @@ from maquette.models.networks.hash_grid import HashGrid
 from maquette.ops.activations import get_activation
 from maquette.ops.volume import optical_opacity
 
+log = logging.getLogger(__name__)
+
 BLOBS = {"blob_magic3d": blob_magic3d, "blob_dreamfusion": blob_dreamfusion}
 FIT_POINTS = 8192
 """Points of a step when a field is fitted to another."""
+FIT_STEPS = 200
+FIT_RATES = (6e-2, 1e-4)
+"""Learning rate at the first and the last step of such a fit."""
 FIELD_KEYS = (
     "radius",
     "density_activation",
@@ -142,10 +148,10 @@ class ImplicitVolume(DensityField):
     ) -> "ImplicitVolume":
         """A volume that starts as what another geometry is.
 
-        An implicit-volume with the same networks and bias is copied; another field of density, Gaussians too,
-        is fitted; anything else that can become a closed mesh becomes a `Solid`, which is fitted. With
-        `copy_net` the features are taken along, where their number is the same. Predicted normals are copied,
-        never fitted.
+        The weights of an implicit-volume with the same networks and bias are copied. Otherwise this one is
+        fitted: to the density of a volume or of Gaussians, or to the `Solid` inside the closed mesh of
+        anything else. With `copy_net` it is fitted to the features too, where their number is the same.
+        Predicted normals are copied, never fitted.
 
         Raises:
             ConfigError: `other` has no density and cannot become a mesh.
@@ -158,8 +164,10 @@ class ImplicitVolume(DensityField):
         if same:
             carry(instance, other, ["encoding", "density_network"] + ["feature_network"] * with_features)
         else:
+            log.info("implicit-volume learns the density of %s", type(other).__name__)
             examples = source.examples(FIT_POINTS, instance.cfg.radius)
-            fit(instance.parameters(), partial(instance.distance_to, examples, with_features), seed=0)
+            loss = partial(instance.distance_to, examples, with_features)
+            fit(instance.parameters(), loss, seed=0, steps=FIT_STEPS, rates=FIT_RATES)
         carry(instance, other, ["normal_network"], fits=same)
         return instance
 
@@ -170,8 +178,10 @@ class ImplicitVolume(DensityField):
     def distance_to(
         self, examples: Examples, with_features: bool, generator: torch.Generator
     ) -> Float[Tensor, ""]:
-        """How far this field is from another at examples of that: in the logarithm of 1 + density, and in the
-        features where there is matter.
+        """Mean squared difference between this field and examples of another.
+
+        That of log(1 + density), and with `with_features` that of the features, weighted by how opaque the
+        other field is.
         """
         points, wanted = examples(generator)
         matter = optical_opacity(wanted["density"], self.cfg.radius)
