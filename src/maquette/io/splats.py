@@ -50,7 +50,10 @@ def write_splats(gaussians: Gaussians, path: str | Path) -> Path:
 
 
 def read_splats(path: str | Path) -> Gaussians:
-    """The Gaussians of a PLY; rows that are not finite are left out, and two scales are those of flat ones.
+    """The Gaussians of a PLY.
+
+    Rows that are not finite are left out. Where each row has two scales, the Gaussians are flat: the third
+    scale is `FLAT`.
 
     Raises:
         MissingFileError: there is no such file.

@@ -19,7 +19,8 @@ MOST_COPIES = 51
 FLAT = 1e-6
 """Standard deviation of a flat Gaussian across its plane, world units."""
 THIN = (0.02, 0.05)
-"""Thickness, in geometric means of the three scales, of a flat Gaussian at most, and of a body at least."""
+"""Smallest scale divided by the geometric mean of all three: a Gaussian is flat up to the first number, and a
+body from the second on."""
 NEIGHBOURS = 3
 """The nearest points that say how large a Gaussian begins."""
 

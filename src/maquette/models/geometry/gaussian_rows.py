@@ -111,7 +111,7 @@ class GaussianRows(BaseModule):
 
     @torch.no_grad()
     def _press(self) -> None:
-        """Who reads the weights without the renderer that draws them flat should find them flat as well."""
+        """Make the weights flat too: who reads a checkpoint does not know of `flat`."""
         if self.flat:
             self._scaling[:, 2] = math.log(FLAT)
 

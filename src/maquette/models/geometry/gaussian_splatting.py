@@ -271,7 +271,7 @@ class GaussianSplatting(GaussianRows, DensityField):
 
     @torch.no_grad()
     def examples(self, n: int, radius: float) -> Examples:
-        """As of any density; half of the points are near Gaussians, which are small."""
+        """As of any density; most of the points are near Gaussians, which are small."""
         return examples_near(self, self.gaussians().means, n, radius)
 
     @torch.no_grad()

@@ -31,7 +31,7 @@ from maquette.ops.point_cloud import sample_surface
 
 SHAPES = ("sphere", "ellipsoid")
 FURTHER_NETWORKS = ("normal_network", "deformation_network")
-"""Those that not every signed distance has."""
+"""Networks that only some configs have."""
 
 
 @register("implicit-sdf")

@@ -31,7 +31,7 @@ def check_shape_init(
     Args:
         field: the key of `system.geometry` that names the shape; its sizes are in `{field}_params`.
 
-    The others are those of `target_shape`.
+    The other arguments are those of `target_shape`.
 
     Raises:
         ConfigError: an unknown shape, sizes that it does not have, or axes that are none.

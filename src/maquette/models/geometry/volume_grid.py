@@ -119,11 +119,11 @@ class VolumeGrid(DensityField):
     def create_from(
         cls, other: BaseGeometry, cfg: Any = None, copy_net: bool = True, **kwargs: Any
     ) -> "VolumeGrid":
-        """A grid that holds, at its voxels, what another geometry is there.
+        """A grid with the values of another geometry at its voxels.
 
-        That is the density of a field that has one, Gaussians too, or else of the `Solid` inside its surface.
-        With `copy_net` also the features, where their number is the same, and always the normals, where the
-        grid predicts them and the field shows some.
+        The density is that of a volume or of Gaussians, or of the `Solid` inside the closed mesh of anything
+        else. Features are taken along with `copy_net`, where their number is the same; normals where this
+        grid predicts them and the other geometry has some.
 
         Raises:
             ConfigError: `other` has no density and cannot become a mesh.

@@ -93,7 +93,7 @@ class _GaussianRenderer(BaseRenderer):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        """Keep the references; a cloud that can be flat becomes so where flat ones are drawn.
+        """Keep the references; with `primitive` 2d, flatten the cloud.
 
         Raises:
             ConfigError: the geometry is no cloud of Gaussians.
