@@ -166,6 +166,23 @@ def test_auto_threshold_takes_the_rim_of_a_ball():
     assert 0.49 < radius < outline
 
 
+def test_a_density_that_is_no_number_is_told_from_an_empty_one():
+    cfg = {"pos_encoding_config": SMALL_GRID, "isosurface_resolution": 16, "isosurface_threshold": "auto"}
+
+    class Broken(Ball):
+        def forward_density(self, points):
+            return super().forward_density(points).where(points[..., :1] > 0, math.nan)
+
+    class Empty(Ball):
+        def forward_density(self, points):
+            return 0.0 * super().forward_density(points)
+
+    with pytest.raises(RunFailed, match=r"not numbers\.\n  share of them: 50.0%\n.*lower learning rate"):
+        Broken(cfg).isosurface()
+    with pytest.raises(RunFailed, match="empty.*\n.*\n.*\n.*lambda_sparsity"):
+        Empty(cfg).isosurface()
+
+
 def test_small_pieces_are_dropped():
     class BallAndCrumb(Ball):
         def forward_density(self, points):

@@ -108,8 +108,8 @@ def test_a_gradient_scaler_may_overflow(toy: Any, monkeypatch: pytest.MonkeyPatc
         return (self.inner.weight * 0.0).sqrt().sum() * 0.0 + self.outer.weight.sum()
 
     with_layers(toy, monkeypatch, step)
-    monkeypatch.setattr("lightning.pytorch.plugins.precision.Precision.scaler", object(), raising=False)
-    result = run(toy("training.collapse.every=1", "trainer.max_steps=1", "training.finish=[]"), "train")
+    once = ("training.collapse.every=1", "trainer.max_steps=1", "training.finish=[]")
+    result = run(toy("training.precision_on_cpu=16-mixed", *once), "train")
     assert result.global_step == 1
 
 

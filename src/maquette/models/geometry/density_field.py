@@ -61,7 +61,7 @@ class DensityField(BaseImplicitGeometry):
 
     def auto_threshold(self, field: Float[Tensor, "X Y Z"], box: Float[Tensor, "2 3"]) -> float:
         """The density at the surface that a rendering shows (`ops.volume.visible_level`)."""
-        if math.isnan(float(field.sum())):
+        if bool(field.isnan().any()):
             raise RunFailed(
                 "There is no isosurface: the density has values that are not numbers.",
                 [f"share of them: {float(field.isnan().float().mean()):.1%}"],
