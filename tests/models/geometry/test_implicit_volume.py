@@ -179,7 +179,7 @@ def test_a_density_that_is_no_number_is_told_from_an_empty_one():
 
     with pytest.raises(RunFailed, match=r"not numbers\.\n  share of them: 50.0%\n.*lower learning rate"):
         Broken(cfg).isosurface()
-    with pytest.raises(RunFailed, match="empty.*\n.*\n.*\n.*lambda_sparsity"):
+    with pytest.raises(RunFailed, match=r"empty.*\n.*\n.*\n.*lambda_sparsity"):
         Empty(cfg).isosurface()
 
 

@@ -1,7 +1,6 @@
 """What fields of density share: their level, their normals, and the blob they may start from."""
 
 import logging
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
