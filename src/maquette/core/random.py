@@ -91,8 +91,8 @@ class StepRandom:
         return self._tensor(offset + low, shape)
 
     def spread(self, name: str, together: int) -> Float[Tensor, "B"]:
-        """Stratified draws from [0, 1): `together` samples make a step, on all ranks, and each of as many equal
-        parts gets one of them.
+        """Stratified draws from [0, 1): `together` samples make a step, on all ranks, and each of as many
+        equal parts gets one of them.
         """
         part = torch.tensor(self.index) % together
         drawn = (part + self.uniform(name)) / together
