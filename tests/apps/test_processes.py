@@ -1,10 +1,13 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from maquette.apps import processes
+from maquette.apps.running import begun_run
+from maquette.core.config import ExperimentConfig
 
 SLEEP = "import time; time.sleep(60)"
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
@@ -43,7 +46,7 @@ def started(monkeypatch):
 
         monkeypatch.setattr(processes, "_start", start)
         monkeypatch.setattr(processes, "GRACE", 0.5)
-        return processes.run_processes(len(programs), [])
+        return processes.run_processes(len(programs), [], lambda: Path("outputs/mine"))
 
     yield run
     assert all(one.returncode is not None for one in children)  # nobody is left
@@ -62,7 +65,22 @@ def test_the_first_that_fails_ends_the_others_and_gives_the_code(started, other)
 
 def test_one_that_is_killed_is_named(started, capfd):
     assert started(SLEEP, KILLED) == 1
-    assert "Process 1 of 2 was killed by SIGKILL" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "Process 1 of 2 was killed by SIGKILL" in said
+    assert "maquette launch --resume outputs/mine goes on" in said
+
+
+def test_the_run_that_other_processes_have_begun_is_found(tmp_path):
+    def config(**places):
+        return ExperimentConfig(name="n", tag="a", exp_root_dir=str(tmp_path), **places)
+
+    cfg, named = config(timestamp="@20260101-120000"), config(run_dir=str(tmp_path / "mine"))
+    assert begun_run(cfg, named) is None
+    for name in ("a@20260101-115900", "a@20260101-120003", "a@20260101-120500", "ab@20260101-120001"):
+        (tmp_path / "n" / name).mkdir(parents=True)
+    assert begun_run(cfg, named) == tmp_path / "n" / "a@20260101-120003"
+    (tmp_path / "mine").mkdir()
+    assert begun_run(cfg, named) == tmp_path / "mine"
 
 
 def test_one_that_was_interrupted_has_not_failed(started):

@@ -45,7 +45,7 @@ def _train(args: argparse.Namespace) -> int:
     vae = _part("prior-vae", folder / "vae", args, {"trainer.max_steps": args.vae_steps})
     options = {"trainer.max_steps": args.unet_steps, "system.vae": str(folder / "vae" / "vae")}
     unet = _part("prior-unet", folder / "unet", args, options)
-    code = run_in_processes(vae[0], args)
+    code = run_in_processes(vae[0], args, unet[0])
     if code is not None:
         return code
     from maquette.training.distributed import together

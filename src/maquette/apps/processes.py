@@ -8,8 +8,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from maquette.apps.errors import INTERRUPTED
@@ -28,9 +29,14 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 Process = subprocess.Popen[bytes]
 
 
-def run_processes(count: int, words: Sequence[str]) -> int:
+def run_processes(count: int, words: Sequence[str], begun: Callable[[], Path | None]) -> int:
     """Run ``maquette WORDS`` in ``count`` processes; the exit code of the first that failed, else the
     leader's.
+
+    Args:
+        count: how many.
+        words: what each of them is told.
+        begun: finds the folder of the run that they carry out, once it is there.
     """
     port = _free_port()
     processes = [_start(number, count, port, words) for number in range(count)]
@@ -46,10 +52,9 @@ def run_processes(count: int, words: Sequence[str]) -> int:
     code = processes[failed].returncode
     if code < 0:
         name = signal.Signals(-code).name
-        sys.stderr.write(
-            f"error: Process {failed} of {count} was killed by {name}; the others were ended.\n"
-            "  maquette launch --resume RUN goes on from the newest checkpoint\n"
-        )
+        sys.stderr.write(f"error: Process {failed} of {count} was killed by {name}; the others were ended.\n")
+        if (folder := begun()) is not None:
+            sys.stderr.write(f"  maquette launch --resume {folder} goes on from the newest checkpoint\n")
         return 1
     return code
 

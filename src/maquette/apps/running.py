@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -114,16 +115,33 @@ def execute(
     return {"interrupted": INTERRUPTED, "terminated": TERMINATED}.get(result.status, 0)
 
 
-def run_in_processes(cfg: ExperimentConfig, args: argparse.Namespace) -> int | None:
-    """Have the whole command carried out by as many processes as the recipe asks for; their exit code, or
-    None where this process is to carry it out.
+def run_in_processes(cfg: ExperimentConfig, args: argparse.Namespace, *later: ExperimentConfig) -> int | None:
+    """Have the whole command, which carries out a config and perhaps later ones, carried out by as many
+    processes as the recipe asks for; their exit code, or None where this process is to carry it out.
     """
     count = wanted_processes(cfg)
     if count == 1 or is_launched():
         return None
     if getattr(args, "debug", False):
         raise UserError("--debug needs one process.", hint="trainer.devices=1")
-    return run_processes(count, args.words)
+    return run_processes(count, args.words, lambda: begun_run(cfg, *later))
+
+
+def begun_run(*configs: ExperimentConfig) -> Path | None:
+    """The folder of the last run that other processes have begun from these configs, read there again: a date
+    in its name is not earlier than the one read here. None where none was begun.
+    """
+    begun = [folder for cfg in configs if (folder := _begun(cfg)) is not None]
+    return begun[-1] if begun else None
+
+
+def _begun(cfg: ExperimentConfig) -> Path | None:
+    own = cfg.trial_dir
+    if cfg.run_dir is not None or not cfg.use_timestamp or not cfg.timestamp:
+        return own if own.is_dir() else None
+    tag = own.name.removesuffix(cfg.timestamp)
+    begun = [one for one in own.parent.glob(f"{escape(tag)}@*") if one.is_dir() and one.name >= own.name]
+    return min(begun, default=None)
 
 
 def wanted_processes(cfg: ExperimentConfig) -> int:
