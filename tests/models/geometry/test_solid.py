@@ -80,6 +80,21 @@ def test_features_of_a_surface_come_along_where_there_are_any() -> None:
     assert not VolumeGrid.create_from(bare, {"grid_size": [8, 8, 8]}).grid[0, 1:].any()
 
 
+def test_a_deep_volume_learns_a_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the rate of the encoding its networks would be dead after a few steps."""
+    monkeypatch.setattr("maquette.models.geometry.density_field.POOL", 2**14)
+    monkeypatch.setattr("maquette.models.geometry.implicit_volume.FIT_POINTS", 1024)
+    grid = {**GRID, "n_levels": 4, "log2_hashmap_size": 14, "base_resolution": 8}
+    network = {"n_neurons": 64, "n_hidden_layers": 3}
+    cfg = {"pos_encoding_config": grid, "mlp_network_config": network, "n_feature_dims": 0}
+    cfg |= {"density_activation": "exp", "density_bias": -1.0, "isosurface_resolution": 48}
+    torch.manual_seed(0)
+    found = ImplicitVolume.create_from(box(), cfg)
+    with torch.no_grad():
+        size = found.isosurface().vertices.abs().amax(dim=0)
+    torch.testing.assert_close(size, torch.tensor([0.4, 0.5, 0.6]), rtol=0, atol=0.1)
+
+
 def test_an_open_surface_has_no_inside() -> None:
     geometry = box()
     geometry.set_mesh(Mesh(geometry.v_buffer, geometry.t_buffer[1:]))

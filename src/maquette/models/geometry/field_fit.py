@@ -32,7 +32,7 @@ Target = Callable[[Tensor], Tensor]
 
 
 def fit(
-    parameters: Iterable[nn.Parameter],
+    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
     loss: Callable[[torch.Generator], Tensor],
     seed: int,
     steps: int = STEPS,
@@ -43,11 +43,11 @@ def fit(
     Works also where gradients are switched off around it. One that takes long tells how far it is.
 
     Args:
-        parameters: what is fitted.
+        parameters: what is fitted, or groups of it as optimizers take them.
         loss: of one step.
         seed: of the draws.
         steps: how many.
-        rates: learning rate at the first and the last step.
+        rates: learning rate at the first and the last step; a rate of a group falls by as much.
     """
     generator = named_generator(seed, "field fit")
     with torch.inference_mode(False), torch.enable_grad():

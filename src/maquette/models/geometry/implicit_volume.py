@@ -36,8 +36,10 @@ BLOBS = {"blob_magic3d": blob_magic3d, "blob_dreamfusion": blob_dreamfusion}
 FIT_POINTS = 8192
 """Points of a step when a field is fitted to another."""
 FIT_STEPS = 200
-FIT_RATES = (6e-2, 1e-4)
-"""Learning rate at the first and the last step of such a fit."""
+FIT_RATES = (2e-2, 1e-4)
+"""Learning rate of the networks at the first and the last step of such a fit."""
+FIT_RATE_OF_ENCODING = 6e-2
+"""At the first step; networks of several layers do not bear so much."""
 FIELD_KEYS = (
     "radius",
     "density_activation",
@@ -167,9 +169,15 @@ class ImplicitVolume(DensityField):
             log.info("implicit-volume learns the density of %s", type(other).__name__)
             examples = source.examples(FIT_POINTS, instance.cfg.radius)
             loss = partial(instance.distance_to, examples, with_features)
-            fit(instance.parameters(), loss, seed=0, steps=FIT_STEPS, rates=FIT_RATES)
+            fit(instance.fit_groups(), loss, seed=0, steps=FIT_STEPS, rates=FIT_RATES)
         carry(instance, other, ["normal_network"], fits=same)
         return instance
+
+    def fit_groups(self) -> list[dict[str, Any]]:
+        """The parameters as `fit` takes them, the encoding with a rate of its own."""
+        encoding = list(self.encoding.parameters())
+        networks = [one for name, one in self.named_parameters() if not name.startswith("encoding.")]
+        return [{"params": encoding, "lr": FIT_RATE_OF_ENCODING}, {"params": networks}]
 
     def same_networks(self, other: "ImplicitVolume") -> bool:
         """Whether the weights of `other` mean the same here."""
