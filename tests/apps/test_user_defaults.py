@@ -154,6 +154,18 @@ def test_mistakes_in_the_file_are_named(
         parsed("generate", "a toy")
 
 
+def test_a_wrong_value_is_told_with_where_it_comes_from(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text(file.read_text().replace("7", "seven"))
+    with pytest.raises(UserError, match=f"seven[\\s\\S]*that of {file}"):
+        parsed("generate", "a toy")
+    monkeypatch.setenv("MAQUETTE_SEED", "eight")
+    with pytest.raises(UserError, match=r"eight[\s\S]*that of MAQUETTE_SEED"):
+        parsed("generate", "a toy")
+    with pytest.raises(UserError) as typed:
+        parsed("generate", "a toy", "--seed", "nine")
+    assert "nine" in str(typed.value) and "that of" not in str(typed.value)
+
+
 def test_a_file_that_is_named_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAQUETTE_DEFAULTS", "nowhere.ini")
     with pytest.raises(UserError, match=r"nowhere\.ini"):

@@ -92,8 +92,13 @@ class CommandParser(configargparse.ArgumentParser):
         return [*above, Section(".".join([ROOT, *self.command.split()]), self.keys, self.actions)]
 
     def error(self, message: str) -> NoReturn:
-        """A UserError with the usage."""
-        raise _mistake(self, message)
+        """A UserError, which says where the value comes from that it is about."""
+        sources = [
+            f"the value is that of {place}"
+            for place, action, _ in self._defaults_in_force()
+            if f"argument {'/'.join(action.option_strings)}:" in message
+        ]
+        raise UserError(message[:1].upper() + message[1:] + ".", sources, f"{self.prog} --help")
 
     def parse(self, words: Sequence[str], overrides: bool) -> argparse.Namespace:
         """The arguments; what is not known must be `key.path=value`, and only where the command takes that.
@@ -117,17 +122,22 @@ class CommandParser(configargparse.ArgumentParser):
         meant = self._meant(words)
         if meant is not self:
             return meant.help(words[list(words).index(meant.command.rsplit(maxsplit=1)[-1]) + 1 :])
-        with suppress(
-            UserError
-        ):  # what is missing is what the help is asked for; the sources are known by then
+        with suppress(UserError):  # what is missing is asked for; the sources are known by then
             self.parse_known_args([word for word in words if word not in HELP], ignore_help_args=True)
         lines = [
-            f"  {action.dest.replace('_', '-')} = {value}  (from {_place(source, key)})"
+            f"  {action.dest.replace('_', '-')} = {value}  (from {place})"
+            for place, action, value in self._defaults_in_force()
+        ]
+        return "\n".join([self.format_help(), "your defaults:", *lines, ""]) if lines else self.format_help()
+
+    def _defaults_in_force(self) -> list[tuple[str, argparse.Action, Any]]:
+        """Where each comes from (a variable or a file), its option, and its value."""
+        return [
+            (_place(source, key), action, value)
             for source, settings in self.get_source_to_settings_dict().items()
             if source not in ("command_line", "defaults")
             for key, (action, value) in settings.items()
         ]
-        return "\n".join([self.format_help(), "your defaults:", *lines, ""]) if lines else self.format_help()
 
     def _parser_of_action(self, prog: str, description: str = "") -> CommandParser:
         name = prog.rsplit(maxsplit=1)[-1]
@@ -286,10 +296,6 @@ def _texts(content: dict[str, Any]) -> dict[str, Any]:
         key: [str(one) for one in value] if isinstance(value, list) else str(value)
         for key, value in content.items()
     }
-
-
-def _mistake(parser: argparse.ArgumentParser, message: str) -> UserError:
-    return UserError(message[:1].upper() + message[1:] + ".", hint=f"{parser.prog} --help")
 
 
 def _place(source: str, key: str) -> str:
