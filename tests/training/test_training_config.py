@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from maquette.core.errors import ConfigError
@@ -25,3 +27,19 @@ def test_values_that_cannot_be_are_refused(values: dict, key: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_structured(TrainingConfig, values, key="training")
     assert caught.value.key == key
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"precision_on_cpu": "16-mixd"}, r"got: '16-mixd' \(str\)\n  expected: one of: 32, .*mean 16-mixed"),
+        (
+            {"loggers": ["csv", "tensorbord"]},
+            r"expected: a list of: csv, .*\n  Hint: did you mean tensorboard\?$",
+        ),
+        ({"compile_mode": "slow"}, "expected: one of: default, reduce-overhead, max-autotune$"),
+    ],
+)
+def test_names_are_told_with_near_ones(values: dict, said: str) -> None:
+    with pytest.raises(ConfigError, match=re.compile(said, re.DOTALL)):
+        parse_structured(TrainingConfig, values, key="training")

@@ -1,6 +1,7 @@
 """The ``training:`` block of a recipe: what our engine adds to the Trainer's own keys."""
 
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -139,9 +140,10 @@ class TrainingConfig:
         _check_at_least("training.checkpoint_every", self.checkpoint_every, 1)
         _check_names("training.finish", self.finish, FINISHES)
         _check_names("training.loggers", self.loggers, LOGGERS)
-        _check_names("training.precision_on_cpu", [self.precision_on_cpu or PRECISIONS[0]], PRECISIONS)
-        _check_names("training.matmul_precision", [self.matmul_precision], MATMUL_PRECISIONS)
-        _check_names("training.compile_mode", [self.compile_mode], COMPILE_MODES)
+        if self.precision_on_cpu is not None:
+            _check_name("training.precision_on_cpu", self.precision_on_cpu, PRECISIONS)
+        _check_name("training.matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
+        _check_name("training.compile_mode", self.compile_mode, COMPILE_MODES)
         init_rules(self.init)
         freeze_rules(self.freeze)
         seconds_of("training.time_budget", self.time_budget)
@@ -166,5 +168,16 @@ def _check_at_least(key: str, given: int, least: int) -> None:
 
 
 def _check_names(key: str, given: list[str], known: tuple[str, ...]) -> None:
-    if any(name not in known for name in given):
-        raise ConfigError(key, list(given), "a list of: " + ", ".join(known))
+    for name in given:
+        if name not in known:
+            raise ConfigError(key, list(given), f"a list of: {', '.join(known)}", _near(name, known))
+
+
+def _check_name(key: str, given: str, known: tuple[str, ...]) -> None:
+    if given not in known:
+        raise ConfigError(key, given, f"one of: {', '.join(known)}", _near(given, known))
+
+
+def _near(name: str, known: tuple[str, ...]) -> str | None:
+    near = get_close_matches(str(name), known, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else None
