@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any, get_type_hints
 
 import torch
@@ -23,6 +24,7 @@ from maquette.core.log import get_logger, set_library_verbosity
 from maquette.core.processes import is_leader
 from maquette.core.structured import type_name
 from maquette.core.typecheck import accepts
+from maquette.training.arguments import called, check_arguments
 from maquette.training.callbacks.checkpoint import WholeCheckpoints
 from maquette.training.callbacks.ema import EMA
 from maquette.training.config import TrainingConfig
@@ -48,6 +50,9 @@ FIXED = {
     "inference_mode": "evaluation needs gradients for normals",
 }
 """Keys of the Trainer that recipes of this ecosystem carry, that are always off here, and why."""
+
+REFUSALS = (TypeError, ValueError, MisconfigurationException)
+"""What Lightning raises at values that it does not take."""
 
 NOISY = (
     "lightning",
@@ -92,7 +97,7 @@ def make_trainer(
     }
     try:
         return Trainer(**(settings | fixed))
-    except (TypeError, ValueError, MisconfigurationException) as err:
+    except REFUSALS as err:
         raise ConfigError("trainer", settings, f"values that the Lightning Trainer accepts ({err})") from err
 
 
@@ -127,7 +132,8 @@ def recipe_checkpoints(config: Mapping[str, Any], folder: RunFolder) -> list[Cal
     """The ``checkpoint:`` block of a recipe; ``last.ckpt`` is left to the engine, which writes it more often.
 
     Raises:
-        ConfigError: ModelCheckpoint has no such argument, or refuses its value.
+        UnknownKeyError: ModelCheckpoint has no such argument.
+        ConfigError: it refuses the value of one.
     """
     if not config:
         return []
@@ -137,10 +143,9 @@ def recipe_checkpoints(config: Mapping[str, Any], folder: RunFolder) -> list[Cal
     if settings.get("train_time_interval") is not None:
         seconds = seconds_of("checkpoint.train_time_interval", settings["train_time_interval"])
         settings["train_time_interval"] = timedelta(seconds=seconds or 0.0)
-    try:
-        return [ModelCheckpoint(dirpath=folder.ckpts, **settings)]
-    except (TypeError, ValueError, MisconfigurationException) as err:
-        raise ConfigError("checkpoint", dict(config), f"arguments of ModelCheckpoint ({err})") from err
+    check_arguments("checkpoint", ModelCheckpoint, settings, filled=("dirpath",))
+    make = partial(ModelCheckpoint, dirpath=folder.ckpts)
+    return [called("checkpoint", "ModelCheckpoint", make, settings, REFUSALS)]
 
 
 def _flat_names(filename: str, named: bool) -> dict[str, Any]:

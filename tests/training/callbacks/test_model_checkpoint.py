@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from maquette.core.errors import ConfigError
 from maquette.core.loading import load_checkpoint
 from maquette.training.run import run
 from maquette.training.run_folder import RunFolder
+from maquette.training.trainer import recipe_checkpoints
 
 
 def left(folder: Path) -> list[str]:
@@ -113,3 +115,20 @@ def test_every_callback_has_a_key_of_its_own_and_those_with_state_come_back(toy:
         after["CollapseWatch"]["norms"][: len(before["CollapseWatch"]["norms"])]
         == before["CollapseWatch"]["norms"]
     )
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        (
+            "every_n_step=3",
+            r"Unknown key checkpoint\.every_n_step\.\n.*did you mean checkpoint\.every_n_train_steps",
+        ),
+        ("save_top_k=many", r"checkpoint\.save_top_k\.\n.*\n  expected: a whole number$"),
+        ("dirpath=elsewhere", r"Unknown key checkpoint\.dirpath"),
+        ("save_top_k=-2", r"checkpoint\.save_top_k\.\n"),
+    ],
+)
+def test_mistakes_are_told_by_their_key(word: str, said: str, toy: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=said):
+        recipe_checkpoints(toy(f"checkpoint.{word}").checkpoint, RunFolder(tmp_path))

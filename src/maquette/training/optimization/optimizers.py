@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 from collections.abc import Mapping
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch.optim import Optimizer, lr_scheduler
 from maquette.core.errors import ConfigError, UnknownKeyError, UnknownNameError
 from maquette.core.optional import require
 from maquette.core.schedule import Schedule
+from maquette.training.arguments import called, check_arguments, near_arguments
 from maquette.training.optimization.parameter_groups import KEY, parameter_groups
 from maquette.training.optimization.schedulers import ChainedScheduler, SequentialLR
 from maquette.training.optimization.state import WAYS, keep_to_this_machine
@@ -50,8 +51,10 @@ def parse_optimizer(config: Mapping[str, Any], model: nn.Module) -> Optimizer:
     make, defaults = _optimizer_class(config.get("name"))
     args = defaults | _mapping("system.optimizer.args", config.get("args"))
     groups = parameter_groups(model, config.get("params"), config.get("weight_decay_on", "all"))
-    _check_arguments("system.optimizer.args", make, args)
-    optimizer: Optimizer = _call("system.optimizer.args", make, groups, args)
+    check_arguments("system.optimizer.args", make, args, filled=("params",))
+    optimizer: Optimizer = called(
+        "system.optimizer.args", make.__name__, partial(make, groups), args, _REFUSALS
+    )
     _check_group_options(optimizer, config.get("params") or {})
     _try_step(make, groups, args)
     keep_to_this_machine(optimizer)
@@ -108,23 +111,13 @@ def _optimizer_class(name: Any) -> tuple[Any, dict[str, Any]]:
     return found, {}
 
 
-def _check_arguments(key: str, make: Any, args: Mapping[str, Any]) -> None:
-    """Raise an UnknownKeyError for an argument that the class would swallow without using it."""
-    parameters = inspect.signature(make).parameters.values()
-    known = [one.name for one in parameters if one.kind is not one.VAR_KEYWORD and one.name != "params"]
-    for name in args:
-        if name not in known:
-            raise UnknownKeyError(f"{key}.{name}", difflib.get_close_matches(str(name), known, n=3), known)
-
-
 def _check_group_options(optimizer: Optimizer, params: Mapping[str, Any]) -> None:
     """Raise an UnknownKeyError for an option of a group that the optimizer does not have."""
     known = list(optimizer.defaults)
     for path, options in params.items():
         for name in options or {}:
             if name not in known:
-                near = difflib.get_close_matches(str(name), known, n=3)
-                raise UnknownKeyError(f"{KEY}.{path}.{name}", near, known)
+                raise UnknownKeyError(f"{KEY}.{path}.{name}", near_arguments(str(name), known), known)
 
 
 def _try_step(make: Any, groups: list[Any], args: Mapping[str, Any]) -> None:
@@ -158,7 +151,10 @@ def _scheduler(config: Mapping[str, Any], optimizer: Optimizer, key: str) -> lr_
     args = _mapping(f"{key}.args", config.get("args"))
     if "lr_lambda" in args:
         args["lr_lambda"] = _factor(f"{key}.args.lr_lambda", args["lr_lambda"])
-    scheduler: lr_scheduler.LRScheduler = _call(f"{key}.args", make, optimizer, args)
+    check_arguments(f"{key}.args", make, args, filled=("optimizer",))
+    scheduler: lr_scheduler.LRScheduler = called(
+        f"{key}.args", make.__name__, partial(make, optimizer), args, _REFUSALS
+    )
     return scheduler
 
 
@@ -251,10 +247,3 @@ def _unknown(kind: str, name: Any, known: list[str]) -> UnknownNameError:
     error = UnknownNameError(kind, str(name or ""), near, known)
     error.details.append(f"asked for by system.{kind}.name")
     return error
-
-
-def _call(key: str, make: Any, subject: Any, args: dict[str, Any]) -> Any:
-    try:
-        return make(subject, **args)
-    except _REFUSALS as err:
-        raise ConfigError(key, args, f"arguments that {make.__name__} accepts ({err})") from err
