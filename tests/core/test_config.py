@@ -243,3 +243,11 @@ def test_resolvers_of_the_ecosystem(recipe, expression, value):
         load(recipe, f"data.x={expression}" if ":[" not in expression else f"data.x='{expression}'").data.x
         == value
     )
+
+
+def test_a_rate_over_no_steps_is_told_with_the_key_it_is_computed_from(recipe):
+    rate = "${calc_exp_lr_decay_rate:0.2,${trainer.max_steps}}"
+    with pytest.raises(ConfigError) as caught:
+        load(recipe, f"data.x={rate}", "trainer.max_steps=0")
+    assert caught.value.key == "data.x" and caught.value.got == rate
+    assert caught.value.expected.endswith("(calc_exp_lr_decay_rate needs a number of steps that is not 0)")

@@ -14,6 +14,13 @@ def _peaks_above_zero(*schedules: Any) -> bool:
     return any(Schedule.parse(value).maximum > 0 for value in schedules)
 
 
+def _decay_rate(factor: Any, steps: Any) -> Any:
+    """What a rate is multiplied with in each step, to be `factor` times as high after `steps`."""
+    if steps == 0:
+        raise ValueError("calc_exp_lr_decay_rate needs a number of steps that is not 0")
+    return factor ** (1.0 / steps)
+
+
 RESOLVERS: dict[str, Callable[..., Any]] = {
     "add": operator.add,
     "sub": operator.sub,
@@ -25,7 +32,7 @@ RESOLVERS: dict[str, Callable[..., Any]] = {
     "basename": lambda path: PurePath(str(path)).name,
     "rmspace": lambda text, substitute: str(text).replace(" ", substitute),
     "tuple2": lambda value: [float(value), float(value)],
-    "calc_exp_lr_decay_rate": lambda factor, n: factor ** (1.0 / n),
+    "calc_exp_lr_decay_rate": _decay_rate,
     "cmaxgt0": _peaks_above_zero,
     "cmaxgt0orcmaxgt0": _peaks_above_zero,
 }

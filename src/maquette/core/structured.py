@@ -13,6 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 from maquette.core.errors import ConfigError, UnknownKeyError
 
 STRUCTURED_FLAGS = {"allow_objects": True}
+RAISED = "raised while resolving interpolation: "
+"""What OmegaConf writes before the reason of a function that failed."""
 
 
 def parse_structured(config_class: type[Any], cfg: Any = None, key: str = "") -> Any:
@@ -85,10 +87,19 @@ def resolved(cfg: DictConfig, key: str = "") -> dict[str, Any]:
     try:
         content = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as err:
-        where = dotted(key, str(err.full_key)) if err.full_key else key
-        raise ConfigError(where, _first_line(err), "an interpolation that resolves") from err
+        raise _unresolved(key, err) from err
     assert isinstance(content, dict)
     return typing.cast("dict[str, Any]", content)
+
+
+def _unresolved(key: str, err: OmegaConfBaseException) -> ConfigError:
+    """The error of an interpolation that fails; one that was computed is shown as it is written."""
+    where = dotted(key, str(err.full_key)) if err.full_key else key
+    said = _first_line(err)
+    if RAISED not in said or err.child_node is None:
+        return ConfigError(where, said, "an interpolation that resolves")
+    reason = said.partition(RAISED)[2]
+    return ConfigError(where, err.child_node._value(), f"an interpolation that resolves ({reason})")
 
 
 def check_blocks(content: Any, mappings: Sequence[str], lists: Sequence[str]) -> None:
