@@ -19,6 +19,7 @@ from PIL import Image
 from maquette.core.errors import RunFailed, UserError
 from maquette.training.config import training_config
 from maquette.training.loggers import make_loggers
+from maquette.training.loggers.media import show_video
 from maquette.training.loggers.wandb import WeightsAndBiases
 from maquette.training.run import run
 from maquette.training.run_folder import RunFolder
@@ -111,6 +112,23 @@ def test_numbers_and_a_picture_are_read_back_from_a_run_and_its_resumption(
     assert list(elsewhere.rglob("*")) == []
     with pytest.raises(BlockingIOError):
         network.accept()
+
+
+def test_a_video_is_logged_without_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logged: list[dict[str, Any]] = []
+
+    class Kept(WeightsAndBiases):
+        def __init__(self) -> None:
+            pass
+
+        def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+            logged.append(metrics)
+
+    path = tmp_path / "turn.mp4"
+    path.write_bytes(b"not looked at")
+    show_video([Kept()], "turn", path, step=3, fps=30)
+    assert [video._format for video in logged[0]["turn"]] == ["mp4"]
+    assert "".join(capsys.readouterr()) == ""
 
 
 def identities(folder: Path) -> list[str]:

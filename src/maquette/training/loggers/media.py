@@ -42,7 +42,7 @@ def show_video(loggers: Sequence[Logger], name: str, path: Path, step: int | Non
         if isinstance(logger, TensorBoard):
             logger.log_video(name, path, step, fps)
         elif hasattr(logger, "log_video"):
-            logger.log_video(key=name, videos=[str(path)], step=step)
+            logger.log_video(key=name, videos=[str(path)], step=step, format=[path.suffix[1:]])
 
 
 def show_mesh(loggers: Sequence[Logger], name: str, mesh: Mesh, step: int | None) -> None:
