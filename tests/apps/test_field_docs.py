@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from maquette.apps.field_docs import FieldDoc, field_docs
+from maquette.apps.field_docs import FieldDoc, field_docs, plain_text
 from maquette.apps.show import _rows
 
 
@@ -42,3 +42,8 @@ def test_brackets_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     Console(width=120).print(_rows([("sizes", "list[int]", "A list [s0, v0, v1] of numbers.")]))
     shown = capsys.readouterr().out
     assert "list[int]" in shown and "[s0, v0, v1]" in shown
+
+
+def test_marks_of_code_are_taken_away() -> None:
+    text = "Rules ``{a, b}``, or `c`; see :class:`~maquette.a.B`."
+    assert plain_text(text) == "Rules {a, b}, or c; see maquette.a.B."

@@ -13,6 +13,14 @@ from maquette.apps.main import main
         ("system.guidance.guidance_scale", ["stable-diffusion-guidance", "10.0"]),
         ("system.loss", ["dreamfusion-system", "lambda_sds"]),
         ("data.batch_size", ["random-camera-datamodule", "4"]),
+        (
+            "training.freeze",
+            ["patterns, or rules {pattern, since, until}; see maquette.training", "not given"],
+        ),
+        (
+            "training.ema",
+            ["mapping = {", "enabled False: Whether", "decay 0.999: The share", "every 1: Optimiser"],
+        ),
         ("training.ema.decay", ["float = 0.999", "the engine"]),
         ("trainer.max_steps", ["Lightning", "300"]),
         ("checkpoint.save_top_k", ["ModelCheckpoint", "best k"]),
@@ -22,6 +30,7 @@ def test_options_of_every_block(path: str, shown: list[str], capsys: pytest.Capt
     assert main(["show", "option", path]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert text.startswith(path) and all(words in text for words in shown)
+    assert "`" not in text and "maquette.training.config" not in text
 
 
 def test_the_recipe_decides_which_module_is_asked(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import re
 import textwrap
 from dataclasses import dataclass
 from itertools import pairwise
@@ -36,7 +37,7 @@ def config_docs(config: type) -> list[FieldDoc]:
     for base in reversed(config.__mro__[:-1]):
         docs |= _docs_in_source(base)
     return [
-        FieldDoc(one.name, type_text(one.type), _default(one), docs.get(one.name, ""))
+        FieldDoc(one.name, type_text(one.type), _default(one), plain_text(docs.get(one.name, "")))
         for one in dataclasses.fields(config)
     ]
 
@@ -58,8 +59,28 @@ def _docs_in_source(config: type) -> dict[str, str]:
     }
 
 
+def nested_docs(config: type, name: str) -> list[FieldDoc]:
+    """Every option of the dataclass that a field holds; none where it holds none."""
+    inside = dataclass_of(config, name)
+    return [] if inside is None else config_docs(inside)
+
+
+def dataclass_of(config: type, name: str) -> type | None:
+    """The dataclass that a field holds, if it does."""
+    kind = next((one.type for one in dataclasses.fields(config) if one.name == name), None)
+    return kind if isinstance(kind, type) and dataclasses.is_dataclass(kind) else None
+
+
+def plain_text(text: str) -> str:
+    """Documentation as it is read on a screen: without the marks of code, and of references."""
+    text = re.sub(r":\w+:`~?([^`]*)`", r"\1", text)
+    return re.sub(r"``?([^`]*)``?", r"\1", text)
+
+
 def type_text(annotation: object) -> str:
-    """A type as it is written in the source."""
+    """A type as it is written in the source; a mapping where that is a dataclass of ours."""
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+        return "mapping"
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     return text.replace("typing.", "")
 
@@ -67,4 +88,8 @@ def type_text(annotation: object) -> str:
 def _default(one: dataclasses.Field[object]) -> str:
     if one.default is not dataclasses.MISSING:
         return repr(one.default)
-    return repr(one.default_factory()) if one.default_factory is not dataclasses.MISSING else "(required)"
+    if one.default_factory is dataclasses.MISSING:
+        return "(required)"
+    default = one.default_factory()
+    is_ours = dataclasses.is_dataclass(default) and not isinstance(default, type)
+    return repr(dataclasses.asdict(default) if is_ours else default)

@@ -5,10 +5,19 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from maquette.apps.field_docs import FieldDoc, config_docs, field_docs, type_text
+from maquette.apps.field_docs import (
+    FieldDoc,
+    config_docs,
+    dataclass_of,
+    field_docs,
+    nested_docs,
+    plain_text,
+    type_text,
+)
 from maquette.core.config import ExperimentConfig
 from maquette.core.errors import ConfigError, UnknownKeyError
 from maquette.core.registry import registry
@@ -26,6 +35,8 @@ class Option:
     """Its type, default and text."""
     value: Any = None
     """What the recipe says."""
+    inner: Sequence[FieldDoc] = ()
+    """What a mapping of options holds."""
 
 
 def find_option(path: str, cfg: ExperimentConfig) -> Option:
@@ -73,16 +84,10 @@ def _of_config(path: str, key: str, config: type, owner: str, value: Any) -> Opt
     if first not in docs:
         known = list(docs)
         raise UnknownKeyError(path.removesuffix(key) + first, get_close_matches(first, known, n=3), known)
-    inside = _dataclass_of(config, first)
+    inside = dataclass_of(config, first)
     if inner and inside is not None:
         return _of_config(path, inner, inside, owner, value)
-    return Option(path, owner, docs[first], value)
-
-
-def _dataclass_of(config: type, name: str) -> type | None:
-    """The dataclass that a field holds, if it does."""
-    kind = next(one.type for one in dataclasses.fields(config) if one.name == name)
-    return kind if isinstance(kind, type) and dataclasses.is_dataclass(kind) else None
+    return Option(path, owner, docs[first], value, nested_docs(config, first))
 
 
 def _of_arguments(path: str, name: str, function: Any, text: str) -> FieldDoc:
@@ -94,7 +99,7 @@ def _of_arguments(path: str, name: str, function: Any, text: str) -> FieldDoc:
         raise UnknownKeyError(path.removesuffix(name) + key, get_close_matches(key, known, n=3), known)
     parameter = parameters[key]
     found = re.search(rf"^ +{key}: (.*?)(?=^ +\w+: |\Z)", text, flags=re.MULTILINE | re.DOTALL)
-    words = " ".join(found.group(1).split()) if found else ""
+    words = plain_text(" ".join(found.group(1).split())) if found else ""
     return FieldDoc(key, type_text(parameter.annotation), repr(parameter.default), words)
 
 

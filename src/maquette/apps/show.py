@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from maquette.apps.field_docs import field_docs
+from maquette.apps.field_docs import FieldDoc, field_docs
 from maquette.core.errors import UnknownKeyError, UserError
 from maquette.core.registry import load_extension
 
@@ -92,8 +92,7 @@ def _modules(args: argparse.Namespace, console: Console) -> None:
     console.print(Text.assemble((args.name, "bold"), where))
     console.print(Text((module.__doc__ or "").strip().partition("\n")[0] + "\n"))
     for one in field_docs(module):
-        console.print(Text.assemble((one.name, "bold"), f": {one.type} = {one.default}"))
-        console.print(Padding(Text(one.doc), (0, 0, 0, 4)))
+        _print_option(one.name, one, console)
 
 
 def _option(args: argparse.Namespace, console: Console) -> None:
@@ -113,10 +112,18 @@ def _option(args: argparse.Namespace, console: Console) -> None:
         others = modules_with(args.name.rpartition(".")[2])
         err.details += [f"modules that have such an option: {', '.join(others)}"] if others else []
         raise
-    console.print(Text.assemble((option.path, "bold"), f": {option.doc.type} = {option.doc.default}"))
-    console.print(Padding(Text(option.doc.doc or "(no text)"), (0, 0, 0, 4)))
-    said = "as above" if option.value is None else str(option.value)
+    _print_option(option.path, option.doc, console)
+    inner = [(f"  {one.name}", f"{one.default}: {one.doc}") for one in option.inner]
+    if inner:
+        console.print(_rows(inner))
+    said = "not given" if option.value is None else str(option.value)
     console.print(_rows([("read by", option.owner), (f"in {args.recipe}", said)]))
+
+
+def _print_option(name: str, doc: FieldDoc, console: Console) -> None:
+    """Name, type and default, and the text below them."""
+    console.print(Text.assemble((name, "bold"), f": {doc.type} = {doc.default}"))
+    console.print(Padding(Text(doc.doc or "(no text)"), (0, 0, 0, 4)))
 
 
 def _run(args: argparse.Namespace, console: Console) -> None:
