@@ -46,6 +46,8 @@ def test_what_is_right_is_accepted_and_what_is_wrong_is_not(
         ("sdf", Mutation("system.geometry.sdf_bias_params", kind="remove")),
         ("gaussians", Mutation("data", "${nowhere}")),
         ("first-light", Mutation("extensions", "${nowhere}")),
+        ("first-light", Mutation("extensions", [1])),
+        ("first-light", Mutation("format", "${nowhere}")),
         ("prolificdreamer", Mutation("data.resolution_milestones", {})),
         ("sdf", Mutation("system.geometry.pos_encoding_config", {"a": 1})),
         ("volume-to-tetrahedra", Mutation("system.guidance_type", "stable-diffusion-unified-guidance")),

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from maquette.core.errors import ConfigError
+from maquette.core.errors import ConfigError, asked_for_by
 from maquette.core.log import get_logger, warn_once
 from maquette.core.overrides import apply_overrides, apply_values, split_override
 from maquette.core.paths import safe_name
@@ -310,8 +310,9 @@ def _import_extensions(cfg: DictConfig) -> None:
     extensions = OmegaConf.select(cfg, "extensions") or []
     if isinstance(extensions, str):
         raise ConfigError("extensions", extensions, "a list of files and folders")
-    for path in extensions:
-        load_extension(str(path))
+    with asked_for_by("extensions"):
+        for path in extensions:
+            load_extension(str(path))
 
 
 def _plain(value: Any) -> Any:
