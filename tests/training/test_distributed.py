@@ -11,9 +11,9 @@ import torch.distributed as dist
 from maquette.core.collectives import from_leader, mean_over_processes
 from maquette.core.config import load_config
 from maquette.core.errors import ConfigError
-from maquette.core.processes import is_leader, launched_environment, rank
+from maquette.core.processes import TERMINATED, is_leader, launched_environment, rank
 from maquette.core.registry import find, registry
-from maquette.training.distributed import ENDED, processes_wanted, several_processes, together
+from maquette.training.distributed import processes_wanted, several_processes, together
 from maquette.training.run import run
 
 BRIEF = ["training.snapshot_code=false", "training.loggers=[csv]", "trainer.log_every_n_steps=1"]
@@ -170,7 +170,7 @@ def test_who_waits_for_another_process_can_be_ended(several, tmp_path):
             os._exit(0)
 
     begin = time.monotonic()
-    assert several.in_processes(waits)[0] == ENDED
+    assert several.in_processes(waits)[0] == TERMINATED
     assert time.monotonic() - begin < 30
 
 
