@@ -47,6 +47,7 @@ def test_what_is_right_is_accepted_and_what_is_wrong_is_not(
         ("gaussians", Mutation("data", "${nowhere}")),
         ("first-light", Mutation("extensions", "${nowhere}")),
         ("first-light", Mutation("extensions", [1])),
+        ("first-light", Mutation("trainer.limit_train_batches", 1e-30)),
         ("first-light", Mutation("format", "${nowhere}")),
         ("prolificdreamer", Mutation("data.resolution_milestones", {})),
         ("sdf", Mutation("system.geometry.pos_encoding_config", {"a": 1})),

@@ -46,7 +46,13 @@ from maquette.training.replacing import OldRun, kept_until_it_works
 from maquette.training.result import RunResult
 from maquette.training.resuming import say_changes, set_later_aside
 from maquette.training.run_folder import RunFolder, nothing_left_behind
-from maquette.training.trainer import check_trainer, make_trainer, quiet, recipe_checkpoints
+from maquette.training.trainer import (
+    check_trainer,
+    make_trainer,
+    quiet,
+    recipe_checkpoints,
+    refused_by_lightning,
+)
 from maquette.training.weights import check_fits, run_checkpoint
 
 log = get_logger(__name__)
@@ -161,7 +167,11 @@ class _Job:
     def train(self) -> None:
         """Optimise, then test and export as the recipe says; an interrupted run is only exported."""
         self.checkpoint = {}  # the Trainer reads the file itself
-        with self.phases.phase("optimising", announce=False), self.tools.around(self.folder):
+        with (
+            self.phases.phase("optimising", announce=False),
+            self.tools.around(self.folder),
+            refused_by_lightning(),
+        ):
             self.trainer.fit(self.system, datamodule=self.data, ckpt_path=self.resume, weights_only=True)
         stopped = self.interrupt.requested or out_of_time(self.trainer.callbacks)
         if not stopped:

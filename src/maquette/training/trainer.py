@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from maquette.core.device import trainer_accelerator
-from maquette.core.errors import ConfigError, UnknownKeyError
+from maquette.core.errors import ConfigError, UnknownKeyError, UserError
 from maquette.core.log import get_logger, set_library_verbosity
 from maquette.core.processes import is_leader
 from maquette.core.structured import type_name
@@ -104,6 +104,19 @@ def make_trainer(
 def _plugins(given: Any) -> list[Any]:
     """Those of the recipe."""
     return list(given) if isinstance(given, list | tuple) else [given] if given else []
+
+
+@contextmanager
+def refused_by_lightning() -> Iterator[None]:
+    """What Lightning finds wrong only when it begins, since it depends on the data, is told as a mistake.
+
+    Raises:
+        UserError: a setting does not suit the others.
+    """
+    try:
+        yield
+    except MisconfigurationException as err:
+        raise UserError("Settings of the recipe do not go together.", str(err).splitlines()[:6]) from err
 
 
 def check_trainer(config: Mapping[str, Any]) -> dict[str, Any]:
