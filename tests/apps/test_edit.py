@@ -130,7 +130,7 @@ def test_two_processes_make_the_edit_of_one(
 def test_who_starts_several_processes_leaves_the_edit_to_them(
     asset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("maquette.apps.running.run_processes", lambda count, words: 3)
+    monkeypatch.setattr("maquette.apps.running.run_processes", lambda count, words, begun: 3)
     assert edit(asset, tmp_path / "edit", "trainer.devices=2") == 3
     shown = capsys.readouterr()
     assert shown.out == shown.err == "" and not (tmp_path / "edit").exists()

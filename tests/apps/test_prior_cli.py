@@ -57,7 +57,7 @@ def test_two_processes_train_what_one_trains(trained, several, tmp_path):
 
 def test_who_starts_several_processes_leaves_both_runs_to_them(tmp_path, monkeypatch, capsys):
     started = []
-    monkeypatch.setattr("maquette.apps.running.run_processes", lambda *given: started.append(given) or 0)
+    monkeypatch.setattr("maquette.apps.running.run_processes", lambda *given: started.append(given[:2]) or 0)
     words = ["prior", "train", "--out", str(tmp_path / "prior"), "preset=smoke", "trainer.devices=2"]
     assert main(words) == 0
     assert started == [(2, words)] and capsys.readouterr().out == "" and not list(tmp_path.iterdir())
