@@ -49,7 +49,7 @@ class Prompt(BaseObject):
 
 
 @pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_volume: dict[str, Any]) -> Any:
     monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     registry.register("towards-red", "guidance")(TowardsRed)
     registry.register("plain-prompt", "prompt-processor")(Prompt)
@@ -63,18 +63,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             "data": {"width": 12, "height": 12, "camera_distance_range": [2.0, 2.0]},
             "system_type": "dreamfusion-system",
             "system": {
-                "geometry_type": "implicit-volume",
-                "geometry": {
-                    "radius": 1.0, "normal_type": "finite_difference",
-                    "pos_encoding_config": {
-                        "otype": "HashGrid", "n_levels": 2, "n_features_per_level": 2, "log2_hashmap_size": 8,
-                        "base_resolution": 4, "per_level_scale": 2.0,
-                    },
-                },
-                "material_type": "no-material",
-                "background_type": "solid-color-background",
-                "renderer_type": "nerf-volume-renderer",
-                "renderer": {"radius": 1.0, "num_samples_per_ray": 16},
+                **tiny_volume,
                 "guidance_type": "towards-red",
                 "prompt_processor_type": "plain-prompt",
                 "prompt_processor": {"prompt": "a red ball"},

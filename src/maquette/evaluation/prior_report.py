@@ -13,7 +13,7 @@ from maquette.core.view_words import azimuth_index, elevation_index
 from maquette.data.toyworld.captions import caption
 from maquette.data.toyworld.dataset import COLOR_NAMES, KIND_NAMES
 from maquette.data.toyworld.kinds import FRONTED
-from maquette.data.toyworld.render import render, sample_views
+from maquette.data.toyworld.render import sample_views
 from maquette.diffusion.embedded import Pipeline
 from maquette.diffusion.load import load_pipeline
 from maquette.diffusion.sampling import sample_images
@@ -66,18 +66,6 @@ def report_prior(
     asked = random_questions(samples, seed)
     pictures = sample_images(pipeline, asked.captions, seed, steps, guidance_scale)
     return count_right(classifier or load_classifier(), pictures, asked.labels)
-
-
-def report_renders(samples: int = 200, seed: int = 0, classifier: ToyClassifier | None = None) -> PriorReport:
-    """The same count on true renders of the same captions: what the classifier itself can reach."""
-    asked = random_questions(samples, seed)
-    views = sample_views(samples, np.random.default_rng((seed, 1)))
-    views.azimuth_deg[:], views.elevation_deg[:] = asked.azimuth_deg, asked.elevation_deg
-    pictures = [
-        render(KIND_NAMES[kind], COLOR_NAMES[color], views[row : row + 1])
-        for row, (kind, color) in enumerate(zip(asked.labels.kind, asked.labels.color, strict=True))
-    ]
-    return count_right(classifier or load_classifier(), torch.cat(pictures).float() / 255.0, asked.labels)
 
 
 def random_questions(count: int, seed: int) -> Questions:
